@@ -1,0 +1,3 @@
+//! api
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! client
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! consensus
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! docker-types
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! identity
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! image
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! lifecycle
+
+#![forbid(unsafe_code)]

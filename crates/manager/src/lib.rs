@@ -1,0 +1,3 @@
+//! manager
+
+#![forbid(unsafe_code)]

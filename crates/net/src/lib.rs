@@ -1,0 +1,3 @@
+//! net
+
+#![deny(unsafe_op_in_unsafe_fn)]

@@ -1,0 +1,3 @@
+//! node
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! oci-types
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! orchestration
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! runtime
+
+#![deny(unsafe_op_in_unsafe_fn)]

@@ -1,0 +1,3 @@
+//! shim
+
+#![deny(unsafe_op_in_unsafe_fn)]

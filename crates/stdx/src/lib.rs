@@ -1,0 +1,3 @@
+//! stdx
+
+#![forbid(unsafe_code)]

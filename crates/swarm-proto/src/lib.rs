@@ -1,0 +1,3 @@
+//! swarm-proto
+
+#![forbid(unsafe_code)]
