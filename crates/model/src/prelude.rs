@@ -1,0 +1,3 @@
+//! What every file of the model sees.
+
+pub(crate) use crate::*;
