@@ -1,3 +1,5 @@
 //! orchestration
 
 #![forbid(unsafe_code)]
+
+pub mod plan;

@@ -51,12 +51,9 @@ impl Indexes {
         {
             return;
         }
-        self.change_references(
-            old.map(task_references),
-            new.map(task_references),
-            |task| RefUser::Task(task),
-            || old.or(new).map(|task| task.id.clone()).unwrap_or_default(),
-        );
+        self.change_references(old.map(task_references), new.map(task_references), RefUser::Task, || {
+            old.or(new).map(|task| task.id.clone()).unwrap_or_default()
+        });
     }
 
     pub(crate) fn change_service(&mut self, old: Option<&Service>, new: Option<&Service>) {

@@ -237,7 +237,7 @@ impl Event {
     }
 
     /// The object before the change.
-    pub fn old(&self) -> Option<&Object> {
+    pub fn before(&self) -> Option<&Object> {
         match self {
             Self::Create(_) => None,
             Self::Update { old, .. } => Some(old),
@@ -246,7 +246,7 @@ impl Event {
     }
 
     /// The object after the change.
-    pub fn new(&self) -> Option<&Object> {
+    pub fn after(&self) -> Option<&Object> {
         match self {
             Self::Create(object) | Self::Update { new: object, .. } => Some(object),
             Self::Remove(_) => None,
