@@ -1,3 +1,26 @@
-//! net
+//! The network of one machine: sandboxes, the default bridge, `docker_gwbridge`, published ports and the ingress mesh.
+//!
+//! Everything is made through netlink: links, addresses and routes with `rtnetlink`, the firewall with a small nfnetlink
+//! encoder of our own. No program is run. What must outlive the daemon stands in small files under
+//! `<data root>/network`; what lives in the kernel outlives it anyway and is adopted by [`Net::open`] and
+//! [`Net::reconcile`].
+//!
+//! Names of bridges, namespaces and nftables tables come from [`NetConfig`], so several daemons, and a dockerd, can live
+//! beside each other.
 
 #![deny(unsafe_op_in_unsafe_fn)]
+
+mod cidr;
+mod config;
+mod error;
+mod net;
+mod types;
+
+pub use cidr::{CidrError, Ipv4Cidr};
+pub use config::{AddressPool, NetConfig};
+pub use error::NetError;
+pub use net::{Net, ReconcileReport};
+pub use types::{
+    Backend, DnsConfig, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort, IngressSpec, NetworkContainer,
+    NetworkInfo, PortBinding, Protocol, PublishedPort, Sandbox, SandboxMode, SandboxSpec,
+};
