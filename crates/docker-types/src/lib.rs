@@ -1,3 +1,13 @@
-//! docker-types
+//! The Engine API's JSON, per API version, and what it means in `model`. Go's habits are kept: see [`json`].
+//!
+//! Types of requests are read with [`json::from_slice`]; each has `#[serde(default)]` and no `flatten`, which would hide
+//! its field names from the reader.
 
 #![forbid(unsafe_code)]
+
+pub mod filters;
+pub mod json;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod swarm;
+pub mod time;
+pub mod version;
