@@ -81,3 +81,49 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{CHANGE_LOG_LIMIT, Store};
+    use crate::Action;
+    use model::Task;
+
+    fn create(n: usize) -> Action {
+        Action::Create(Task { id: format!("t{n}").into(), ..Default::default() }.into())
+    }
+
+    #[test]
+    fn a_watcher_sees_every_change_once_or_is_told_to_start_anew() {
+        let mut store = Store::new();
+        let start = store.sequence();
+        assert_eq!(store.changes_since(start).unwrap().count(), 0);
+        for n in 0..CHANGE_LOG_LIMIT {
+            store.commit(&[create(n)]).unwrap();
+        }
+        assert_eq!(store.changes_since(start).unwrap().count(), CHANGE_LOG_LIMIT);
+        store.commit(&[create(CHANGE_LOG_LIMIT)]).unwrap();
+        assert!(store.changes_since(start).is_none(), "one change is forgotten");
+        let last = store.changes_since(store.sequence() - 1).unwrap().next().unwrap().clone();
+        assert_eq!(last.event.object().id().as_str(), format!("t{CHANGE_LOG_LIMIT}"));
+        assert!(store.changes_since(store.sequence() + 1).is_none());
+    }
+
+    #[test]
+    fn after_a_restore_every_watcher_starts_anew() {
+        let mut store = Store::new();
+        store.commit(&[create(1)]).unwrap();
+        let (seen, snapshot) = (store.sequence(), store.snapshot());
+        store.restore(&snapshot).unwrap();
+        assert!(store.changes_since(seen).is_none());
+        assert_eq!(store.changes_since(store.sequence()).unwrap().count(), 0);
+        assert_eq!(store.snapshot(), snapshot);
+    }
+
+    #[test]
+    fn a_refused_commit_leaves_no_change() {
+        let mut store = Store::new();
+        store.commit(&[create(1)]).unwrap();
+        store.commit(&[create(2), create(1)]).unwrap_err();
+        assert_eq!((store.sequence(), store.view().count::<Task>()), (1, 1));
+    }
+}
