@@ -5,9 +5,26 @@
 
 #![forbid(unsafe_code)]
 
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod container_spec;
 pub mod filters;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod image;
 pub mod json;
 #[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod network;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod node;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod secret;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod service;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
 pub mod swarm;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod system;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod task;
 pub mod time;
 pub mod version;
+pub mod words;

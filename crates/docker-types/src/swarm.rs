@@ -289,3 +289,40 @@ pub struct JoinRequest {
 pub struct UnlockKey {
     pub unlock_key: String,
 }
+
+/// Whether join tokens are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShowTokens {
+    /// In `GET /swarm`.
+    Yes,
+    /// In `GET /info`.
+    No,
+}
+
+impl Swarm {
+    /// How the cluster is shown. `tls` is what a certificate parser finds in the trust root.
+    pub fn from_model(cluster: &model::Cluster, tls: TlsInfo, tokens: ShowTokens) -> Self {
+        let pool = if cluster.default_address_pool.is_empty() {
+            vec![DEFAULT_ADDRESS_POOL.to_owned()]
+        } else {
+            cluster.default_address_pool.clone()
+        };
+        let or = |value: u32, default| if value == 0 { default } else { value };
+        Self {
+            id: cluster.id.to_string(),
+            version: Version { index: cluster.meta.version.0 },
+            created_at: cluster.meta.created_at.into(),
+            updated_at: cluster.meta.updated_at.into(),
+            spec: Spec::from_model(&cluster.spec),
+            tls_info: TlsInfo { trust_root: lossy(&cluster.root_ca.ca_cert), ..tls },
+            root_rotation_in_progress: cluster.root_ca.root_rotation.is_some(),
+            default_addr_pool: pool,
+            subnet_size: or(cluster.subnet_size, DEFAULT_SUBNET_SIZE),
+            data_path_port: or(cluster.vxlan_udp_port, DEFAULT_DATA_PATH_PORT),
+            join_tokens: (tokens == ShowTokens::Yes).then(|| JoinTokens {
+                worker: cluster.root_ca.join_tokens.worker.clone(),
+                manager: cluster.root_ca.join_tokens.manager.clone(),
+            }),
+        }
+    }
+}
