@@ -4,3 +4,4 @@
 
 pub mod allocator;
 pub mod plan;
+pub mod scheduler;

@@ -1,0 +1,3 @@
+//! Decides on which node a task runs.
+
+pub mod constraint;
