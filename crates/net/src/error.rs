@@ -26,7 +26,7 @@ pub enum NetError {
     /// A port is held by another program of the host.
     #[error(
         "driver failed programming external connectivity on endpoint {name} ({endpoint_id}): \
-         failed to bind host port for {address}:{port}: listen {protocol}4 {address}:{port}: bind: {reason}"
+         listen {protocol}4 {address}:{port}: bind: {reason}"
     )]
     PortInUse {
         /// Container name.

@@ -12,9 +12,26 @@
 
 mod cidr;
 mod config;
+mod conntrack;
 mod error;
+mod etc_files;
+mod firewall;
+mod ingress;
+mod ipam;
+mod links;
+mod listing;
+mod mesh;
 mod net;
+mod netns;
+mod nft;
+mod open;
+mod ports;
+mod sandbox;
+mod state;
+mod store;
+mod task_rules;
 mod types;
+mod warnings;
 
 pub use cidr::{CidrError, Ipv4Cidr};
 pub use config::{AddressPool, NetConfig};

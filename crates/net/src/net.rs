@@ -1,13 +1,29 @@
 //! The handle that the engine's adapter uses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::{Backend, EtcFiles, IngressPort, IngressSpec, NetConfig, NetError, NetworkInfo, Sandbox, SandboxSpec};
+use crate::etc_files::{self, Hosts};
+use crate::firewall::Firewall;
+use crate::ipam::{free_subnet, mac_of};
+use crate::links::Links;
+use crate::netns::{self, Namespace};
+use crate::ports::PortTable;
+use crate::state::{GWBRIDGE, State, kernel, new_id, now_unix_ns};
+use crate::store::{Folder, NetworkRecord, Networks, SandboxRecord, Single, Store};
+use crate::{
+    Backend, EtcFiles, IngressPort, IngressSpec, Ipv4Cidr, NetConfig, NetError, NetworkInfo, Sandbox, SandboxMode,
+    SandboxSpec,
+};
 
-/// The network of this machine. Cheap to clone; every method may be called from many tasks at once.
+/// The network of this machine. Cheap to clone; every method may be called from many tasks at once. Calls that change
+/// something go on to their end if the caller stops waiting.
 #[derive(Clone)]
-pub struct Net {}
+pub struct Net {
+    inner: Arc<Inner>,
+}
 
 /// What [`Net::reconcile`] removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,81 +36,376 @@ pub struct ReconcileReport {
     pub lost_sandboxes: Vec<String>,
 }
 
+/// What all handles share.
+pub(crate) struct Inner {
+    pub(crate) config: NetConfig,
+    pub(crate) store: Store,
+    /// The host's route netlink socket.
+    pub(crate) links: Arc<Links>,
+    /// Index of the default bridge's link.
+    pub(crate) bridge_index: u32,
+    state: Mutex<State>,
+    /// One change of the ingress network at a time; held over awaits on purpose, no other lock is taken under it but `state`.
+    pub(crate) ingress_turn: tokio::sync::Mutex<()>,
+    warnings: Vec<String>,
+}
+
+impl Inner {
+    /// The state; the lock is never held while something is awaited.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
 impl Net {
     /// Opens the network: makes the bridges, adopts what a former daemon left, writes the firewall anew in one go.
     /// Must run inside a tokio runtime, on a thread in the host's network namespace.
-    pub async fn open(_config: NetConfig) -> Result<Self, NetError> {
-        Ok(Self {})
+    pub async fn open(config: NetConfig) -> Result<Self, NetError> {
+        crate::open::open(config).await.map(|inner| Self { inner: Arc::new(inner) })
     }
 
     /// Things the operator should know, each with its remedy (a `FORWARD` policy of drop, …).
     pub fn warnings(&self) -> Vec<String> {
-        Vec::new()
+        self.inner.warnings.clone()
     }
 
     /// Removes what belongs to containers that are not `known` and forgets them.
-    pub async fn reconcile(&self, _known: &BTreeSet<String>) -> Result<ReconcileReport, NetError> {
-        Ok(ReconcileReport::default())
+    pub async fn reconcile(&self, known: &BTreeSet<String>) -> Result<ReconcileReport, NetError> {
+        let (inner, known) = (Arc::clone(&self.inner), known.clone());
+        to_the_end(async move { inner.reconcile(&known).await }).await
     }
 
-    /// Makes a container's namespace with its endpoints and opens its ports. Nothing is left if it fails.
+    /// Makes a container's namespace with its endpoints and opens its ports. Nothing is left if it fails. Asked again for
+    /// the same, it returns what is there.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, NetError> {
-        Err(NetError::NoSandbox(spec.container_id))
+        to_the_end(Arc::clone(&self.inner).create_sandbox(spec)).await
     }
 
     /// Removes a container's ports, endpoints and namespace. `Ok` if there is nothing.
-    pub async fn remove_sandbox(&self, _container_id: &str) -> Result<(), NetError> {
-        Ok(())
+    pub async fn remove_sandbox(&self, container_id: &str) -> Result<(), NetError> {
+        let (inner, container_id) = (Arc::clone(&self.inner), container_id.to_owned());
+        to_the_end(async move { inner.remove_sandbox(&container_id).await }).await
     }
 
     /// The sandbox of a container, if it has one.
-    pub fn sandbox(&self, _container_id: &str) -> Option<Sandbox> {
-        None
+    pub fn sandbox(&self, container_id: &str) -> Option<Sandbox> {
+        let state = self.inner.state();
+        state.sandboxes.get(container_id).filter(|record| record.is_ready).map(|record| record.sandbox.clone())
     }
 
     /// Closes a container's host ports but leaves its endpoints.
-    pub async fn release_ports(&self, _container_id: &str) -> Result<(), NetError> {
-        Ok(())
+    pub async fn release_ports(&self, container_id: &str) -> Result<(), NetError> {
+        self.inner.release_ports(container_id)
     }
 
     /// `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` for a container that has a sandbox.
     pub fn etc_files(&self, container_id: &str) -> Result<EtcFiles, NetError> {
-        Err(NetError::NoSandbox(container_id.to_owned()))
+        let (spec, sandbox) = {
+            let state = self.inner.state();
+            let record = state.sandboxes.get(container_id);
+            let record = record.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
+            (record.spec.clone(), record.sandbox.clone())
+        };
+        self.inner.etc_files(&spec, &sandbox)
     }
 
     /// The networks of this machine.
     pub fn networks(&self) -> Vec<NetworkInfo> {
-        Vec::new()
+        crate::listing::networks(&self.inner.state(), &self.inner.config)
     }
 
     /// The address of `docker_gwbridge` on the host; the bridge is made if need be.
     pub async fn gwbridge_address(&self) -> Result<Ipv4Addr, NetError> {
-        Err(NetError::NoNetwork("docker_gwbridge".to_owned()))
+        let inner = Arc::clone(&self.inner);
+        to_the_end(async move {
+            inner.ensure_gwbridge().await?;
+            let address = inner.state().networks.gwbridge.as_ref().and_then(|network| network.address);
+            address.map(|address| address.address).ok_or_else(|| NetError::NoNetwork(GWBRIDGE.to_owned()))
+        })
+        .await
     }
 
-    /// Makes the ingress network and this node's ingress sandbox, or changes them to `spec`. Idempotent.
-    pub async fn ingress_ensure(&self, _spec: IngressSpec) -> Result<(), NetError> {
-        Ok(())
+    /// Makes the ingress network and this node's ingress sandbox, or changes them to `spec`. Idempotent. A change of the
+    /// network, its subnet or this node's address makes them anew, without services.
+    pub async fn ingress_ensure(&self, spec: IngressSpec) -> Result<(), NetError> {
+        let inner = Arc::clone(&self.inner);
+        to_the_end(async move { inner.ingress_ensure(spec).await }).await
     }
 
     /// Removes the ingress network, its sandbox and every service of it. `Ok` if there is none.
     pub async fn ingress_remove(&self) -> Result<(), NetError> {
-        Ok(())
+        let inner = Arc::clone(&self.inner);
+        to_the_end(async move { inner.ingress_remove().await }).await
     }
 
     /// Replaces ports and backends of one service atomically; returns once the kernel has taken them. Established
-    /// connections to a removed backend go on; UDP flows to it are moved.
+    /// connections to a removed backend go on; UDP flows to it are moved. Without backends a port refuses connections.
     pub async fn set_service(
         &self,
-        _service_id: &str,
-        _ports: Vec<IngressPort>,
-        _backends: Vec<Backend>,
+        service_id: &str,
+        ports: Vec<IngressPort>,
+        backends: Vec<Backend>,
     ) -> Result<(), NetError> {
-        Ok(())
+        self.inner.set_service(service_id, ports, backends)
     }
 
     /// Takes a service out of the mesh. `Ok` if it is not there.
-    pub async fn remove_service(&self, _service_id: &str) -> Result<(), NetError> {
+    pub async fn remove_service(&self, service_id: &str) -> Result<(), NetError> {
+        self.inner.remove_service(service_id)
+    }
+
+    /// Services that are in the mesh; after a restart those of the former daemon.
+    pub fn services(&self) -> Vec<String> {
+        let state = self.inner.state();
+        state.ingress.as_ref().map(|ingress| ingress.services().keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Removes everything from the kernel: sandboxes, ingress, bridges, tables. For the end of an installation.
+    pub async fn destroy(&self) -> Result<(), NetError> {
+        let inner = Arc::clone(&self.inner);
+        to_the_end(async move { inner.destroy().await }).await
+    }
+}
+
+/// Runs `work` to its end even if the caller goes away: no half-made sandbox may be left behind.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, NetError>> + Send + 'static,
+) -> Result<T, NetError> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(NetError::Invalid(error.to_string())),
+        },
+    }
+}
+
+/// Parts of [`Inner`], for `open`.
+pub(crate) struct Parts {
+    pub(crate) config: NetConfig,
+    pub(crate) store: Store,
+    pub(crate) links: Arc<Links>,
+    pub(crate) bridge_index: u32,
+    pub(crate) state: State,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Inner {
+    /// Puts the parts together.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            config: parts.config,
+            store: parts.store,
+            links: parts.links,
+            bridge_index: parts.bridge_index,
+            state: Mutex::new(parts.state),
+            ingress_turn: tokio::sync::Mutex::new(()),
+            warnings: parts.warnings,
+        }
+    }
+
+    fn etc_files(&self, spec: &SandboxSpec, sandbox: &Sandbox) -> Result<EtcFiles, NetError> {
+        let is_host = spec.mode == SandboxMode::Host;
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        let mut host_resolv = read(&self.config.host_resolv_conf);
+        if etc_files::is_resolved_stub(&host_resolv) {
+            let upstream = read(Path::new("/run/systemd/resolve/resolv.conf"));
+            host_resolv = if upstream.is_empty() { host_resolv } else { upstream };
+        }
+        let host_hosts = is_host.then(|| read(Path::new("/etc/hosts")));
+        let addresses: Vec<Ipv4Addr> = sandbox
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.network_name != GWBRIDGE)
+            .map(|endpoint| endpoint.address.address)
+            .collect();
+        let bridge = self.state().networks.bridge.address;
+        Ok(EtcFiles {
+            hosts: etc_files::hosts(&Hosts {
+                base: host_hosts.as_deref(),
+                extra: &spec.extra_hosts,
+                host_gateway: bridge.map(|bridge| bridge.address),
+                addresses: &addresses,
+                hostname: &spec.hostname,
+                domainname: &spec.domainname,
+            }),
+            resolv_conf: etc_files::resolv_conf(&host_resolv, &spec.dns, &self.config.dns, is_host),
+            hostname: etc_files::hostname(&spec.hostname),
+        })
+    }
+
+    /// Makes the gateway bridge if it is missing, and returns its index.
+    pub(crate) async fn ensure_gwbridge(&self) -> Result<u32, NetError> {
+        if let Some(index) = self.state().gwbridge_index {
+            return Ok(index);
+        }
+        let found = crate::open::find_bridge_address(&self.links, &self.config.gwbridge_name).await?;
+        let mut taken = self.links.route_destinations().await.map_err(kernel("list routes"))?;
+        let address = {
+            let mut state = self.state();
+            taken.extend(state.networks.bridge.address);
+            let known = state.networks.gwbridge.as_ref().and_then(|network| network.address);
+            let address = match known.or(found) {
+                Some(address) => address,
+                None => first_address(&self.config, &taken)?,
+            };
+            if state.networks.gwbridge.as_ref().and_then(|network| network.address) != Some(address) {
+                let record = NetworkRecord { id: new_id()?, created_unix_ns: now_unix_ns(), address: Some(address) };
+                let mut networks = state.networks.clone();
+                networks.gwbridge = Some(record);
+                self.store.write(Single::Networks, &networks)?;
+                state.networks = networks;
+            }
+            address
+        };
+        let index = make_bridge(&self.links, &self.config, &self.config.gwbridge_name, address).await?;
+        let mut state = self.state();
+        let rules = state.host_rules(&self.config);
+        state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
+        state.gwbridge_index = Some(index);
+        Ok(index)
+    }
+
+    async fn reconcile(&self, known: &BTreeSet<String>) -> Result<ReconcileReport, NetError> {
+        let mut report = ReconcileReport::default();
+        let records: Vec<SandboxRecord> = self.state().sandboxes.values().cloned().collect();
+        for record in records {
+            let container_id = &record.spec.container_id;
+            if !known.contains(container_id) {
+                self.remove_sandbox(container_id).await?;
+                report.removed_sandboxes.push(container_id.clone());
+            } else if is_lost(&record) {
+                self.remove_sandbox(container_id).await?;
+                report.lost_sandboxes.push(container_id.clone());
+            }
+        }
+        report.removed_namespaces = self.remove_stray_namespaces()?;
+        self.remove_stray_links().await?;
+        let mut state = self.state();
+        let rules = state.host_rules(&self.config);
+        state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
+        Ok(report)
+    }
+
+    /// Removes pins that belong to nobody.
+    fn remove_stray_namespaces(&self) -> Result<Vec<String>, NetError> {
+        let folder = self.config.exec_root.join("netns");
+        let owned: BTreeSet<_> = {
+            let state = self.state();
+            let sandboxes = state.sandboxes.values().filter_map(|record| record.sandbox.netns.clone());
+            let ingress = state.ingress.iter().flat_map(|ingress| self.ingress_paths(&ingress.record.spec));
+            sandboxes.chain(ingress).collect()
+        };
+        let mut removed = Vec::new();
+        let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(removed) };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| !owned.contains(path)) {
+            netns::remove(&path).map_err(|source| NetError::File { path: path.clone(), source })?;
+            removed.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+        Ok(removed)
+    }
+
+    /// Removes veth ends on our bridges whose sandbox is gone.
+    async fn remove_stray_links(&self) -> Result<(), NetError> {
+        let owned: BTreeSet<String> = {
+            let state = self.state();
+            let sandboxes = state.sandboxes.values().flat_map(|record| record.links.clone());
+            let ingress = state.ingress.iter().flat_map(|ingress| ingress.record.links.clone());
+            sandboxes.chain(ingress).map(|link| link.name).collect()
+        };
+        let bridges = [Some(self.bridge_index), self.state().gwbridge_index];
+        for bridge in bridges.into_iter().flatten() {
+            for port in self.links.ports(bridge).await.map_err(kernel("list links"))? {
+                if is_ours(&port) && !owned.contains(&port) {
+                    self.links.remove(&port).await.map_err(kernel(format!("remove link {port}")))?;
+                }
+            }
+        }
         Ok(())
     }
+
+    async fn destroy(&self) -> Result<(), NetError> {
+        let containers: Vec<String> = self.state().sandboxes.keys().cloned().collect();
+        for container_id in containers {
+            self.remove_sandbox(&container_id).await?;
+        }
+        self.ingress_remove().await?;
+        for name in [&self.config.gwbridge_name, &self.config.bridge_name] {
+            self.links.remove(name).await.map_err(kernel(format!("remove link {name}")))?;
+        }
+        let mut state = self.state();
+        state.gwbridge_index = None;
+        state.firewall.remove().map_err(kernel("remove the firewall"))
+    }
+}
+
+/// A veth name of ours: `veth` and seven hex digits. Others' links on a shared bridge are not touched.
+fn is_ours(link: &str) -> bool {
+    link.strip_prefix("veth").is_some_and(|rest| rest.len() == 7 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether the namespace of a record is gone, or was never finished.
+pub(crate) fn is_lost(record: &SandboxRecord) -> bool {
+    match &record.sandbox.netns {
+        _ if !record.is_ready => true,
+        Some(path) => !matches!(Namespace::pinned(path), Ok(Some(_))),
+        None => false,
+    }
+}
+
+/// The bridge address of the first free subnet.
+pub(crate) fn first_address(config: &NetConfig, taken: &[Ipv4Cidr]) -> Result<Ipv4Cidr, NetError> {
+    let subnet = free_subnet(&config.default_address_pools, taken).ok_or(NetError::NoFreeSubnet)?;
+    Ok(Ipv4Cidr::new(Ipv4Addr::from(u32::from(subnet.address) + 1), subnet.prefix))
+}
+
+/// Makes a bridge of the host with its address and settings, and returns its index.
+pub(crate) async fn make_bridge(
+    links: &Links,
+    config: &NetConfig,
+    name: &str,
+    address: Ipv4Cidr,
+) -> Result<u32, NetError> {
+    let made = links.ensure_bridge(name, mac_of(address.address), config.mtu).await;
+    let index = made.map_err(kernel(format!("make bridge {name}")))?;
+    links.add_address(index, address).await.map_err(kernel(format!("set address of bridge {name}")))?;
+    if config.iptables {
+        // published ports on 127.0.0.1
+        let sysctl = format!("net/ipv4/conf/{name}/route_localnet");
+        netns::set_sysctl(&sysctl, "1").map_err(kernel(format!("set {sysctl}")))?;
+    }
+    Ok(index)
+}
+
+/// Networks of a first start.
+pub(crate) fn new_networks(bridge: Ipv4Cidr) -> Result<Networks, NetError> {
+    let record = |address| -> Result<NetworkRecord, NetError> {
+        Ok(NetworkRecord { id: new_id()?, created_unix_ns: now_unix_ns(), address })
+    };
+    Ok(Networks { bridge: record(Some(bridge))?, host: record(None)?, none: record(None)?, gwbridge: None })
+}
+
+/// Reads the sandboxes of a former daemon and takes their ports again.
+pub(crate) fn adopt_sandboxes(
+    store: &Store,
+    ports: &mut PortTable,
+) -> Result<BTreeMap<String, SandboxRecord>, NetError> {
+    let records: Vec<(String, SandboxRecord)> = store.read_all(Folder::Sandboxes)?;
+    let mut sandboxes = BTreeMap::new();
+    for (container_id, mut record) in records {
+        if is_lost(&record) {
+            // no rules, no ports; reconcile removes the rest
+            record.is_ready = false;
+            record.sandbox.ports.clear();
+        } else {
+            ports.adopt(&container_id, &record.sandbox.ports);
+        }
+        sandboxes.insert(container_id, record);
+    }
+    Ok(sandboxes)
+}
+
+/// Opens the firewall in the thread's namespace.
+pub(crate) fn open_firewall(config: &NetConfig) -> Result<Firewall, NetError> {
+    Firewall::open(&config.table_prefix, config.iptables).map_err(kernel("open the firewall"))
 }

@@ -1,0 +1,71 @@
+//! Deleting entries of the connection tracking table of a socket's namespace.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use crate::nft::{ACK, DUMP, HEADER_LEN, REQUEST, Socket, Writer, attribute};
+
+const SUBSYSTEM: u16 = 1;
+const GET: u16 = (SUBSYSTEM << 8) | 1;
+const DELETE: u16 = (SUBSYSTEM << 8) | 2;
+const ENTRY: u16 = SUBSYSTEM << 8;
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ID: u16 = 12;
+const NESTED: u16 = 0x8000;
+
+/// A tracked flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flow {
+    /// Transport protocol.
+    pub(crate) protocol: u8,
+    /// Destination port that the client asked for.
+    pub(crate) port: u16,
+    /// Destination address that the client asked for.
+    pub(crate) asked: Ipv4Addr,
+    /// Address that answers, after translation.
+    pub(crate) answers: Ipv4Addr,
+}
+
+/// Deletes the IPv4 flows that `is_stale` picks.
+pub(crate) fn delete(socket: &mut Socket, is_stale: impl Fn(&Flow) -> bool) -> io::Result<()> {
+    let mut writer = Writer::default();
+    let start = writer.begin(GET, REQUEST | DUMP, 1, libc::AF_INET as u8, 0);
+    writer.end(start);
+    for reply in socket.request(&writer.bytes)? {
+        // behind `nfgenmsg`
+        let Some(attributes) = reply.body.get(HEADER_LEN - 16..).filter(|_| reply.kind == ENTRY) else { continue };
+        if !read(attributes).is_some_and(|flow| is_stale(&flow)) {
+            continue;
+        }
+        let mut writer = Writer::default();
+        let start = writer.begin(DELETE, REQUEST | ACK, 2, libc::AF_INET as u8, 0);
+        for (kind, flag) in [(TUPLE_ORIGINAL, NESTED), (ID, 0)] {
+            if let Some(value) = attribute(attributes, kind) {
+                writer.bytes(kind | flag, value);
+            }
+        }
+        writer.end(start);
+        match socket.request(&writer.bytes) {
+            // it ended by itself
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            result => drop(result?),
+        }
+    }
+    Ok(())
+}
+
+fn read(attributes: &[u8]) -> Option<Flow> {
+    let original = attribute(attributes, TUPLE_ORIGINAL)?;
+    let proto = attribute(original, 2)?;
+    let address = |tuple: &[u8], kind: u16| -> Option<Ipv4Addr> {
+        let bytes: [u8; 4] = attribute(attribute(tuple, 1)?, kind)?.try_into().ok()?;
+        Some(Ipv4Addr::from(bytes))
+    };
+    Some(Flow {
+        protocol: *attribute(proto, 1)?.first()?,
+        port: u16::from_be_bytes(attribute(proto, 3)?.try_into().ok()?),
+        asked: address(original, 2)?,
+        answers: address(attribute(attributes, TUPLE_REPLY)?, 1)?,
+    })
+}

@@ -1,0 +1,246 @@
+//! The host's nftables: three tables, whose cost for a packet does not grow with the number of ports.
+//!
+//! ```text
+//! <prefix>-filter   who may be forwarded to a bridge; 127.0.0.0/8 is not reachable from bridges
+//! <prefix>-ports    published ports of containers (two maps), masquerading
+//! <prefix>-ingress  published ports of services: one set, one destination, the ingress sandbox
+//! ```
+//!
+//! An accept here does not override another table's drop; `warnings` looks for such tables.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use crate::nft::{
+    Batch, Cmp, DataType, Expr, FORWARD, Hook, OUTPUT, POSTROUTING, PREROUTING, R1, R2, Rule, SetRef, Socket, Table,
+    Value, Verdict, address_port, address_proto_port, proto_port,
+};
+use crate::{Ipv4Cidr, Protocol, PublishedPort};
+
+/// A bridge as the rules see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BridgeRules {
+    /// Link name.
+    pub(crate) link: String,
+    /// Its subnet.
+    pub(crate) subnet: Ipv4Cidr,
+    /// Its containers may reach each other.
+    pub(crate) icc: bool,
+    /// What leaves it is masqueraded.
+    pub(crate) masquerade: bool,
+}
+
+/// A published port and the container behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Forward {
+    /// The port.
+    pub(crate) port: PublishedPort,
+    /// The container's address.
+    pub(crate) address: Ipv4Addr,
+}
+
+/// Everything the host's tables hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HostRules {
+    /// The bridges.
+    pub(crate) bridges: Vec<BridgeRules>,
+    /// Published ports of containers.
+    pub(crate) forwards: Vec<Forward>,
+    /// Address of the ingress sandbox on the gateway bridge.
+    pub(crate) ingress: Option<Ipv4Addr>,
+    /// Published ports of services.
+    pub(crate) ingress_ports: Vec<(Protocol, u16)>,
+}
+
+/// The host's firewall. Without `--iptables` it takes everything and does nothing.
+pub(crate) struct Firewall {
+    socket: Option<Socket>,
+    filter: Table,
+    ports: Table,
+    ingress: Table,
+}
+
+const ANY: &str = "any-address";
+const ONE: &str = "one-address";
+const INGRESS_PORTS: &str = "ports";
+const LOOPBACK: Ipv4Cidr = Ipv4Cidr::new(Ipv4Addr::new(127, 0, 0, 0), 8);
+
+impl Firewall {
+    /// Opens it in the thread's namespace.
+    pub(crate) fn open(prefix: &str, enabled: bool) -> io::Result<Self> {
+        let table = |what: &str| Table::ip(format!("{prefix}-{what}"));
+        let socket = if enabled { Some(Socket::open()?) } else { None };
+        Ok(Self { socket, filter: table("filter"), ports: table("ports"), ingress: table("ingress") })
+    }
+
+    fn commit(&mut self, batch: Batch) -> io::Result<()> {
+        match &mut self.socket {
+            Some(socket) => socket.commit(batch),
+            None => Ok(()),
+        }
+    }
+
+    /// The socket, for reading other tables.
+    pub(crate) fn socket(&mut self) -> Option<&mut Socket> {
+        self.socket.as_mut()
+    }
+
+    /// Names of our tables.
+    pub(crate) fn table_names(&self) -> [&str; 3] {
+        [&self.filter.name, &self.ports.name, &self.ingress.name]
+    }
+
+    /// Writes all tables anew, in one go.
+    pub(crate) fn replace(&mut self, rules: &HostRules) -> io::Result<()> {
+        let mut batch = Batch::new();
+        self.write_filter(&mut batch, rules);
+        self.write_ports(&mut batch, rules);
+        self.write_ingress(&mut batch, rules);
+        self.commit(batch)
+    }
+
+    /// Removes all tables.
+    pub(crate) fn remove(&mut self) -> io::Result<()> {
+        let mut batch = Batch::new();
+        for table in [&self.filter, &self.ports, &self.ingress] {
+            batch.add_table(table);
+            batch.delete_table(table);
+        }
+        self.commit(batch)
+    }
+
+    /// Opens ports.
+    pub(crate) fn add_forwards(&mut self, forwards: &[Forward]) -> io::Result<()> {
+        let mut batch = Batch::new();
+        self.add_forward_elements(&mut batch, forwards);
+        self.commit(batch)
+    }
+
+    /// Closes ports.
+    pub(crate) fn delete_forwards(&mut self, forwards: &[Forward]) -> io::Result<()> {
+        let mut batch = Batch::new();
+        let (any, one) = split(forwards);
+        let keys = |elements: Vec<(Vec<u8>, Value)>| elements.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        batch.delete_elements(&self.ports, ANY, &keys(any));
+        batch.delete_elements(&self.ports, ONE, &keys(one));
+        self.commit(batch)
+    }
+
+    /// Opens and closes ports of services.
+    pub(crate) fn change_ingress_ports(
+        &mut self,
+        added: &[(Protocol, u16)],
+        removed: &[(Protocol, u16)],
+    ) -> io::Result<()> {
+        let mut batch = Batch::new();
+        let keys: Vec<_> = removed.iter().map(|(protocol, port)| proto_port(*protocol, *port)).collect();
+        batch.delete_elements(&self.ingress, INGRESS_PORTS, &keys);
+        batch.add_elements(&self.ingress, INGRESS_PORTS, &ingress_elements(added));
+        self.commit(batch)
+    }
+
+    fn add_forward_elements(&self, batch: &mut Batch, forwards: &[Forward]) {
+        let (any, one) = split(forwards);
+        batch.add_elements(&self.ports, ANY, &any);
+        batch.add_elements(&self.ports, ONE, &one);
+    }
+
+    fn write_filter(&self, batch: &mut Batch, rules: &HostRules) {
+        let table = &self.filter;
+        batch.replace_table(table);
+        batch.add_base_chain(table, "raw", &Hook::filter(PREROUTING, -300));
+        batch.add_base_chain(table, "forward", &Hook::filter(FORWARD, 0));
+        for bridge in &rules.bridges {
+            let chain = format!("to-{}", bridge.link);
+            let inside = Rule::new().iif(Cmp::Eq, &bridge.link);
+            // the bridges have route_localnet, for published ports on 127.0.0.1: no container may use it
+            let loopback = inside.clone().daddr(Cmp::Eq, LOOPBACK).verdict(Verdict::Drop);
+            batch.add_rule(table, "raw", &loopback);
+            batch.add_chain(table, &chain);
+            let rules = [
+                Rule::new().established().verdict(Verdict::Accept),
+                Rule::new().dnatted().verdict(Verdict::Accept),
+                inside.verdict(if bridge.icc { Verdict::Accept } else { Verdict::Drop }),
+                Rule::new().verdict(Verdict::Drop),
+            ];
+            rules.iter().for_each(|rule| batch.add_rule(table, &chain, rule));
+            let jump = Rule::new().oif(Cmp::Eq, &bridge.link).verdict(Verdict::Jump(chain));
+            batch.add_rule(table, "forward", &jump);
+        }
+    }
+
+    fn write_ports(&self, batch: &mut Batch, rules: &HostRules) {
+        let table = &self.ports;
+        batch.replace_table(table);
+        batch.add_set(table, ANY, DataType::ProtoPort, Some(DataType::AddressPort));
+        batch.add_set(table, ONE, DataType::AddressProtoPort, Some(DataType::AddressPort));
+        batch.add_chain(table, "published");
+        // address . protocol . port: three registers in a row
+        let key_one = Rule::new().with([
+            Expr::Payload { base: crate::nft::Base::Network, offset: 16, len: 4, reg: R1 },
+            Expr::Meta(crate::nft::Meta::L4Proto, R2),
+            Expr::Payload { base: crate::nft::Base::Transport, offset: 2, len: 2, reg: R2 + 1 },
+        ]);
+        batch.add_rule(table, "published", &translate(key_one, ONE));
+        batch.add_rule(table, "published", &translate(Rule::new().key_proto_port(), ANY));
+        hook_local(batch, table, "published");
+        batch.add_base_chain(table, "postrouting", &Hook::nat(POSTROUTING));
+        for bridge in &rules.bridges {
+            let (out, from) = (Rule::new().oif(Cmp::Eq, &bridge.link), bridge.subnet.network());
+            // the host's own clients at 127.0.0.1, and containers that use a port published by a neighbour
+            batch.add_rule(table, "postrouting", &out.clone().saddr(Cmp::Eq, LOOPBACK).masquerade());
+            batch.add_rule(table, "postrouting", &out.saddr(Cmp::Eq, from).dnatted().masquerade());
+            if bridge.masquerade {
+                let away = Rule::new().oif(Cmp::Neq, &bridge.link).saddr(Cmp::Eq, from);
+                batch.add_rule(table, "postrouting", &away.masquerade());
+            }
+        }
+        self.add_forward_elements(batch, &rules.forwards);
+    }
+
+    fn write_ingress(&self, batch: &mut Batch, rules: &HostRules) {
+        let table = &self.ingress;
+        batch.replace_table(table);
+        batch.add_set(table, INGRESS_PORTS, DataType::ProtoPort, None);
+        batch.add_chain(table, "mesh");
+        if let Some(address) = rules.ingress {
+            batch.add_rule(table, "mesh", &Rule::new().proto_port_in(INGRESS_PORTS).dnat(address, None));
+        }
+        hook_local(batch, table, "mesh");
+        batch.add_elements(table, INGRESS_PORTS, &ingress_elements(&rules.ingress_ports));
+    }
+}
+
+/// Packets for an address of this machine, from outside and from itself, go to `chain`.
+fn hook_local(batch: &mut Batch, table: &Table, chain: &str) {
+    for (name, hook) in [("prerouting", PREROUTING), ("output", OUTPUT)] {
+        batch.add_base_chain(table, name, &Hook::nat(hook));
+        let jump = Rule::new().daddr_local().verdict(Verdict::Jump(chain.to_owned()));
+        batch.add_rule(table, name, &jump);
+    }
+}
+
+fn translate(key: Rule, map: &str) -> Rule {
+    let set = SetRef { name: map.to_owned(), id: 0 };
+    key.with([Expr::Lookup { set, reg: R1, into: Some(R1) }, Expr::Dnat { address: R1, port: Some(R2) }])
+}
+
+type Elements = Vec<(Vec<u8>, Value)>;
+
+/// Elements of the two maps.
+fn split(forwards: &[Forward]) -> (Elements, Elements) {
+    let (mut any, mut one) = (Elements::new(), Elements::new());
+    for Forward { port, address } in forwards {
+        let value = Value::Data(address_port(*address, port.container_port));
+        if port.host_address.is_unspecified() {
+            any.push((proto_port(port.protocol, port.host_port), value));
+        } else {
+            one.push((address_proto_port(port.host_address, port.protocol, port.host_port), value));
+        }
+    }
+    (any, one)
+}
+
+fn ingress_elements(ports: &[(Protocol, u16)]) -> Elements {
+    ports.iter().map(|(protocol, port)| (proto_port(*protocol, *port), Value::None)).collect()
+}

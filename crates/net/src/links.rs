@@ -1,0 +1,244 @@
+//! Links, addresses, routes, rules and neighbours of one namespace, through `rtnetlink`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
+
+use futures::TryStreamExt;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use crate::Ipv4Cidr;
+use crate::netns::Namespace;
+
+/// The route netlink socket of one namespace.
+pub(crate) struct Links {
+    handle: Handle,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Index that a sandbox's first link gets; far from what the kernel gives by itself.
+const FIRST_INDEX: u32 = 10;
+
+/// A veth pair: one end on a bridge here, the other in a sandbox.
+pub(crate) struct Veth<'a> {
+    /// Name here.
+    pub(crate) name: &'a str,
+    /// Index of the bridge here.
+    pub(crate) bridge: u32,
+    /// Name in the sandbox.
+    pub(crate) peer_name: &'a str,
+    /// 0 for the sandbox's first link, 1 for the second.
+    pub(crate) peer_position: u32,
+    /// Hardware address in the sandbox.
+    pub(crate) peer_mac: [u8; 6],
+    /// MTU of both ends.
+    pub(crate) mtu: u32,
+    /// May this port reach the other isolated ports of the bridge?
+    pub(crate) isolated: bool,
+}
+
+impl Veth<'_> {
+    /// Index of the sandbox's end.
+    pub(crate) fn peer_index(&self) -> u32 {
+        FIRST_INDEX + self.peer_position
+    }
+}
+
+impl Links {
+    /// Opens a socket in the namespace that `enter` leads the thread into; must be called within a tokio runtime.
+    pub(crate) fn open_here(runtime: &tokio::runtime::Handle) -> io::Result<Self> {
+        let guard = runtime.enter();
+        let (connection, handle, _messages) = rtnetlink::new_connection()?;
+        drop(guard);
+        Ok(Self { handle, connection: runtime.spawn(connection) })
+    }
+
+    /// Opens a socket in `namespace`.
+    pub(crate) fn open_in(namespace: &Namespace) -> io::Result<Self> {
+        let runtime = tokio::runtime::Handle::current();
+        namespace.enter(|| Self::open_here(&runtime))
+    }
+
+    /// The index of a link; `None` if there is none of that name.
+    pub(crate) async fn index(&self, name: &str) -> io::Result<Option<u32>> {
+        let mut found = self.handle.link().get().match_name(name).execute();
+        match found.try_next().await {
+            Ok(link) => Ok(link.map(|link| link.header.index)),
+            Err(error) => match os_error(error) {
+                error if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Makes a bridge if it is missing, brings it up, and returns its index.
+    pub(crate) async fn ensure_bridge(&self, name: &str, mac: [u8; 6], mtu: u32) -> io::Result<u32> {
+        if self.index(name).await?.is_none() {
+            let message = LinkBridge::new(name).address(mac.to_vec()).mtu(mtu).up().build();
+            match self.handle.link().add(message).execute().await.map_err(os_error) {
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                result => result?,
+            }
+        }
+        let index = self.index(name).await?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        self.set_up(index).await?;
+        Ok(index)
+    }
+
+    /// Brings a link up.
+    pub(crate) async fn set_up(&self, index: u32) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(index).up().build();
+        self.handle.link().set(message).execute().await.map_err(os_error)
+    }
+
+    /// Makes a veth pair with its far end, up, in `sandbox`.
+    pub(crate) async fn add_veth(&self, veth: &Veth<'_>, sandbox: &Namespace) -> io::Result<()> {
+        let peer: LinkMessage = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(veth.peer_name.to_owned())
+            .index(veth.peer_index())
+            .address(veth.peer_mac.to_vec())
+            .mtu(veth.mtu)
+            .setns_by_fd(sandbox.fd().as_raw_fd())
+            .up()
+            .build();
+        let message = LinkVeth::new(veth.name, veth.peer_name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .controller(veth.bridge)
+            .mtu(veth.mtu)
+            .up()
+            .build();
+        self.handle.link().add(message).execute().await.map_err(os_error)?;
+        if veth.isolated {
+            let index = self.index(veth.name).await?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+            let message = LinkBridgePort::new(index).isolated(true).build();
+            self.handle.link().set_port(message).execute().await.map_err(os_error)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a link. `Ok` if there is none of that name.
+    pub(crate) async fn remove(&self, name: &str) -> io::Result<()> {
+        let Some(index) = self.index(name).await? else { return Ok(()) };
+        match self.handle.link().del(index).execute().await.map_err(os_error) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Names of the links that are ports of a bridge.
+    pub(crate) async fn ports(&self, bridge: u32) -> io::Result<Vec<String>> {
+        let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await.map_err(os_error)?;
+        Ok(links
+            .into_iter()
+            .filter(|link| link.attributes.contains(&LinkAttribute::Controller(bridge)))
+            .filter_map(|link| {
+                link.attributes.into_iter().find_map(|attribute| match attribute {
+                    LinkAttribute::IfName(name) => Some(name),
+                    _ => None,
+                })
+            })
+            .collect())
+    }
+
+    /// Adds an address. `Ok` if it is there.
+    pub(crate) async fn add_address(&self, index: u32, address: Ipv4Cidr) -> io::Result<()> {
+        let request = self.handle.address().add(index, IpAddr::V4(address.address), address.prefix);
+        match request.execute().await.map_err(os_error) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The IPv4 addresses of a link.
+    pub(crate) async fn addresses(&self, index: u32) -> io::Result<Vec<Ipv4Cidr>> {
+        let request = self.handle.address().get().set_link_index_filter(index);
+        let messages: Vec<_> = request.execute().try_collect().await.map_err(os_error)?;
+        Ok(messages
+            .into_iter()
+            .filter(|message| message.header.family == AddressFamily::Inet)
+            .filter_map(|message| {
+                let prefix = message.header.prefix_len;
+                message.attributes.into_iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Local(IpAddr::V4(address)) => Some(Ipv4Cidr::new(address, prefix)),
+                    _ => None,
+                })
+            })
+            .collect())
+    }
+
+    /// Adds a default route.
+    pub(crate) async fn add_default_route(&self, gateway: Ipv4Addr) -> io::Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+        self.handle.route().add(route).execute().await.map_err(os_error)
+    }
+
+    /// Destinations of the IPv4 routes of all tables but the local one.
+    pub(crate) async fn route_destinations(&self) -> io::Result<Vec<Ipv4Cidr>> {
+        const LOCAL_TABLE: u8 = 255;
+        let request = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let routes: Vec<_> = request.execute().try_collect().await.map_err(os_error)?;
+        Ok(routes
+            .into_iter()
+            .filter(|route| route.header.table != LOCAL_TABLE)
+            .filter_map(|route| {
+                let prefix = route.header.destination_prefix_length;
+                route.attributes.into_iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(Ipv4Cidr::new(address, prefix)),
+                    _ => None,
+                })
+            })
+            .collect())
+    }
+
+    /// The way back to the ingress: packets whose mark is in `net` leave by link `index` through a gateway that exists only as
+    /// a neighbour entry with the address `mac`.
+    pub(crate) async fn add_return_path(&self, path: &ReturnPath) -> io::Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(path.gateway)
+            .output_interface(path.index)
+            .table_id(path.table)
+            .onlink()
+            .build();
+        let neighbour = self.handle.neighbours().add(path.index, IpAddr::V4(path.gateway));
+        neighbour.link_layer_address(&path.gateway_mac).execute().await.map_err(os_error)?;
+        self.handle.route().add(route).execute().await.map_err(os_error)?;
+        let rule = self.handle.rule().add().v4().table_id(path.table).priority(path.table);
+        let mut rule = rule.action(RuleAction::ToTable).fw_mark(path.mark);
+        rule.message_mut().attributes.push(RuleAttribute::FwMask(path.mask));
+        rule.execute().await.map_err(os_error)
+    }
+}
+
+/// See [`Links::add_return_path`].
+pub(crate) struct ReturnPath {
+    /// The link.
+    pub(crate) index: u32,
+    /// The routing table, also the rule's priority.
+    pub(crate) table: u32,
+    /// A gateway address nobody has.
+    pub(crate) gateway: Ipv4Addr,
+    /// Its hardware address.
+    pub(crate) gateway_mac: [u8; 6],
+    /// Marks that take this path …
+    pub(crate) mark: u32,
+    /// … under this mask.
+    pub(crate) mask: u32,
+}
+
+fn os_error(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}

@@ -1,0 +1,240 @@
+//! Who holds which port of the host. A held TCP or UDP port is also bound, so that other programs see it is taken, and we
+//! see theirs.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::ops::RangeInclusive;
+
+use crate::{NetError, PortBinding, Protocol, PublishedPort};
+
+/// dockerd's range for ports that nobody chose.
+const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
+
+/// A socket that is bound and does nothing else.
+enum Held {
+    Tcp { _listener: TcpListener },
+    Udp { _socket: UdpSocket },
+    Nothing,
+}
+
+struct Holder {
+    owner: String,
+    address: Ipv4Addr,
+    _held: Held,
+}
+
+/// The ports this daemon holds.
+#[derive(Default)]
+pub(crate) struct PortTable {
+    holders: BTreeMap<(Protocol, u16), Vec<Holder>>,
+    next_ephemeral: BTreeMap<Protocol, u16>,
+}
+
+/// Who asks, for error texts.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    /// Key under which the ports are released.
+    pub(crate) owner: &'a str,
+    /// Container name.
+    pub(crate) name: &'a str,
+    /// Endpoint id.
+    pub(crate) endpoint_id: &'a str,
+}
+
+/// Why one port cannot be had.
+enum Refusal {
+    Allocated,
+    InUse(io::Error),
+}
+
+impl PortTable {
+    /// Takes all `bindings` or none.
+    pub(crate) fn take(
+        &mut self,
+        asker: Asker<'_>,
+        default_address: Ipv4Addr,
+        bindings: &[PortBinding],
+    ) -> Result<Vec<PublishedPort>, NetError> {
+        let mut taken = Vec::new();
+        for binding in bindings {
+            match self.take_binding(asker, default_address, binding) {
+                Ok(port) => taken.push(port),
+                Err(error) => {
+                    self.release_ports(asker.owner, &taken);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    fn take_binding(
+        &mut self,
+        asker: Asker<'_>,
+        default_address: Ipv4Addr,
+        binding: &PortBinding,
+    ) -> Result<PublishedPort, NetError> {
+        let address = binding.host_address.unwrap_or(default_address);
+        let published = |host_port| PublishedPort {
+            protocol: binding.protocol,
+            container_port: binding.container_port,
+            host_address: address,
+            host_port,
+        };
+        let is_choice = binding.host_port == 0 || binding.host_port_end > binding.host_port;
+        if is_choice {
+            for port in self.candidates(binding) {
+                if self.hold(asker.owner, binding.protocol, address, port).is_ok() {
+                    if binding.host_port == 0 {
+                        self.next_ephemeral.insert(binding.protocol, port.wrapping_add(1));
+                    }
+                    return Ok(published(port));
+                }
+            }
+            return Err(NetError::NoFreePort {
+                name: asker.name.to_owned(),
+                endpoint_id: asker.endpoint_id.to_owned(),
+            });
+        }
+        let port = binding.host_port;
+        match self.hold(asker.owner, binding.protocol, address, port) {
+            Ok(()) => Ok(published(port)),
+            Err(Refusal::Allocated) => Err(NetError::PortAllocated {
+                name: asker.name.to_owned(),
+                endpoint_id: asker.endpoint_id.to_owned(),
+                address,
+                port,
+            }),
+            Err(Refusal::InUse(error)) => Err(NetError::PortInUse {
+                name: asker.name.to_owned(),
+                endpoint_id: asker.endpoint_id.to_owned(),
+                protocol: binding.protocol,
+                address,
+                port,
+                reason: reason_text(&error),
+            }),
+        }
+    }
+
+    fn candidates(&self, binding: &PortBinding) -> Vec<u16> {
+        if binding.host_port != 0 {
+            return (binding.host_port..=binding.host_port_end).collect();
+        }
+        let next = self.next_ephemeral.get(&binding.protocol).copied().filter(|port| EPHEMERAL.contains(port));
+        let next = next.unwrap_or(*EPHEMERAL.start());
+        (next..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..next).collect()
+    }
+
+    fn hold(&mut self, owner: &str, protocol: Protocol, address: Ipv4Addr, port: u16) -> Result<(), Refusal> {
+        if self.is_allocated(protocol, address, port) {
+            return Err(Refusal::Allocated);
+        }
+        let held = bind(protocol, address, port).map_err(Refusal::InUse)?;
+        let holder = Holder { owner: owner.to_owned(), address, _held: held };
+        self.holders.entry((protocol, port)).or_default().push(holder);
+        Ok(())
+    }
+
+    fn is_allocated(&self, protocol: Protocol, address: Ipv4Addr, port: u16) -> bool {
+        let meets =
+            |holder: &Holder| holder.address == address || holder.address.is_unspecified() || address.is_unspecified();
+        self.holders.get(&(protocol, port)).is_some_and(|holders| holders.iter().any(meets))
+    }
+
+    /// Takes ports again that were open before the daemon started; one that another program has bound meanwhile stays
+    /// ours, for its rules are in force.
+    pub(crate) fn adopt(&mut self, owner: &str, ports: &[PublishedPort]) {
+        for port in ports {
+            let held = bind(port.protocol, port.host_address, port.host_port).unwrap_or_else(|error| {
+                tracing::warn!(%error, port = port.host_port, protocol = %port.protocol, "published port cannot be held");
+                Held::Nothing
+            });
+            let holder = Holder { owner: owner.to_owned(), address: port.host_address, _held: held };
+            self.holders.entry((port.protocol, port.host_port)).or_default().push(holder);
+        }
+    }
+
+    /// Gives all ports of an owner back.
+    pub(crate) fn release(&mut self, owner: &str) {
+        self.holders.retain(|_, holders| {
+            holders.retain(|holder| holder.owner != owner);
+            !holders.is_empty()
+        });
+    }
+
+    /// Gives some ports of an owner back.
+    pub(crate) fn release_ports(&mut self, owner: &str, ports: &[PublishedPort]) {
+        for port in ports {
+            let key = (port.protocol, port.host_port);
+            if let Some(holders) = self.holders.get_mut(&key) {
+                holders.retain(|holder| holder.owner != owner || holder.address != port.host_address);
+                if holders.is_empty() {
+                    self.holders.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+fn bind(protocol: Protocol, address: Ipv4Addr, port: u16) -> io::Result<Held> {
+    Ok(match protocol {
+        Protocol::Tcp => Held::Tcp { _listener: TcpListener::bind((address, port))? },
+        Protocol::Udp => Held::Udp { _socket: UdpSocket::bind((address, port))? },
+        Protocol::Sctp => Held::Nothing,
+    })
+}
+
+/// The system's words as Go writes them.
+fn reason_text(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => "address already in use".to_owned(),
+        Some(libc::EADDRNOTAVAIL) => "cannot assign requested address".to_owned(),
+        Some(libc::EACCES) => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASKER: Asker<'_> = Asker { owner: "c1", name: "web", endpoint_id: "e1" };
+
+    fn binding(host_port: u16) -> PortBinding {
+        PortBinding {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_address: Some(Ipv4Addr::LOCALHOST),
+            host_port,
+            host_port_end: 0,
+        }
+    }
+
+    #[test]
+    fn a_port_is_given_once_and_again_after_release() {
+        let mut table = PortTable::default();
+        let port = table.take(ASKER, Ipv4Addr::UNSPECIFIED, &[binding(0)]).unwrap()[0].host_port;
+        assert!(EPHEMERAL.contains(&port));
+        let error = table.take(ASKER, Ipv4Addr::UNSPECIFIED, &[binding(port)]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!(
+                "driver failed programming external connectivity on endpoint web (e1): \
+                 Bind for 127.0.0.1:{port} failed: port is already allocated"
+            )
+        );
+        table.release("c1");
+        assert!(table.take(ASKER, Ipv4Addr::UNSPECIFIED, &[binding(port)]).is_ok());
+    }
+
+    #[test]
+    fn a_port_of_another_program_is_in_use_and_nothing_is_kept() {
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = other.local_addr().unwrap().port();
+        let mut table = PortTable::default();
+        let error = table.take(ASKER, Ipv4Addr::UNSPECIFIED, &[binding(0), binding(port)]).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("listen tcp4 127.0.0.1:{port}: bind: address already in use")), "{error}");
+        assert!(table.holders.is_empty());
+    }
+}

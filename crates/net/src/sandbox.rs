@@ -1,0 +1,359 @@
+//! Making and removing sandboxes.
+//!
+//! ```text
+//! reserve (lock)            build                          open (lock)
+//! addresses, ports, record  namespace, links, task rules   port rules, record ready
+//!        │ fails: nothing          │ fails ────────┐              │ fails
+//!        └ kept                    └───────────────┴──► remove ◄──┘
+//! ```
+//! The record is on disk before anything is made, so that a daemon that dies in between finds what to remove.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::ingress::MeshLink;
+use crate::ipam::{mac_of, mac_text, parse_mac};
+use crate::links::{Links, Veth};
+use crate::net::Inner;
+use crate::netns::{self, Namespace};
+use crate::ports::Asker;
+use crate::state::{BRIDGE, GWBRIDGE, forwards, kernel, new_id, now_unix_ns};
+use crate::store::{Folder, NearLink, Place, SandboxRecord};
+use crate::task_rules::{self, TaskMesh};
+use crate::{Endpoint, NetError, Sandbox, SandboxMode, SandboxSpec};
+
+/// One endpoint to be built.
+struct Plan {
+    endpoint: Endpoint,
+    near: NearLink,
+    bridge_index: u32,
+    mac: [u8; 6],
+    mtu: u32,
+    isolated: bool,
+    links: Arc<Links>,
+}
+
+impl Inner {
+    /// See [`crate::Net::create_sandbox`].
+    pub(crate) async fn create_sandbox(self: Arc<Self>, spec: SandboxSpec) -> Result<Sandbox, NetError> {
+        check(&spec)?;
+        if let Some(sandbox) = self.existing(&spec)? {
+            return Ok(sandbox);
+        }
+        let wants_gateway = spec.mode == SandboxMode::Swarm && spec.ingress.is_some();
+        let gateway_index = if wants_gateway { Some(self.ensure_gwbridge().await?) } else { None };
+        let (record, plans) = self.reserve(spec, gateway_index)?;
+        let container_id = record.spec.container_id.clone();
+        let built = match self.build(&record, plans).await {
+            Ok(()) => self.open_ports(&container_id),
+            Err(error) => Err(error),
+        };
+        match built {
+            Ok(sandbox) => Ok(sandbox),
+            Err(error) => {
+                if let Err(second) = self.remove_sandbox(&container_id).await {
+                    tracing::warn!(error = %second, container = %container_id, "sandbox left over");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The sandbox of an earlier, equal request: a step that is tried again finds it.
+    fn existing(&self, spec: &SandboxSpec) -> Result<Option<Sandbox>, NetError> {
+        let state = self.state();
+        match state.sandboxes.get(&spec.container_id) {
+            None => Ok(None),
+            Some(record) if record.is_ready && record.spec == *spec => Ok(Some(record.sandbox.clone())),
+            Some(_) => Err(NetError::SandboxExists(spec.container_id.clone())),
+        }
+    }
+
+    /// Where a container's namespace is pinned.
+    pub(crate) fn netns_path(&self, name: &str) -> PathBuf {
+        self.config.exec_root.join("netns").join(name)
+    }
+
+    /// Takes addresses and ports, and writes the record.
+    fn reserve(&self, spec: SandboxSpec, gateway_index: Option<u32>) -> Result<(SandboxRecord, Vec<Plan>), NetError> {
+        let mut state = self.state();
+        if state.sandboxes.contains_key(&spec.container_id) {
+            return Err(NetError::SandboxExists(spec.container_id));
+        }
+        let mut plans = Vec::new();
+        let is_plain_task = spec.mode == SandboxMode::Swarm && spec.ingress.is_none();
+        if spec.mode == SandboxMode::Bridge || is_plain_task {
+            let network = state.networks.bridge.clone();
+            let address = network.address.ok_or_else(|| NetError::NoNetwork(BRIDGE.to_owned()))?;
+            let own = state.take_address(&network.id, BRIDGE, address)?;
+            let mac = spec.mac_address.as_deref().and_then(parse_mac).unwrap_or(mac_of(own.address));
+            plans.push(self.host_plan(0, (BRIDGE, &network.id), own, address, mac, self.bridge_index)?);
+        }
+        if let (Some(attachment), Some(index)) = (&spec.ingress, gateway_index) {
+            let ingress = state.ingress.as_ref();
+            let ingress = ingress.filter(|ingress| ingress.record.spec.network_id == attachment.network_id);
+            let ingress = ingress.ok_or_else(|| NetError::NoNetwork(attachment.network_id.clone()))?;
+            plans.push(mesh_plan(ingress.mesh_link(), attachment.address)?);
+            let network = state.networks.gwbridge.clone();
+            let (id, address) = network
+                .and_then(|network| Some((network.id, network.address?)))
+                .ok_or_else(|| NetError::NoNetwork(GWBRIDGE.to_owned()))?;
+            let own = state.take_address(&id, GWBRIDGE, address)?;
+            plans.push(self.host_plan(1, (GWBRIDGE, &id), own, address, mac_of(own.address), index)?);
+        }
+        let netns = match &spec.mode {
+            SandboxMode::Host => None,
+            SandboxMode::Container(other) => {
+                let other = state.sandboxes.get(other).ok_or_else(|| NetError::NoSandbox(other.clone()))?;
+                other.sandbox.netns.clone()
+            }
+            _ => Some(self.netns_path(&spec.container_id)),
+        };
+        let ports = match plans.last() {
+            Some(last) if self.config.iptables => {
+                let endpoint_id = &last.endpoint.endpoint_id;
+                let asker = Asker { owner: &spec.container_id, name: &spec.name, endpoint_id };
+                state.ports.take(asker, self.config.default_bind_address, &spec.ports)?
+            }
+            _ => Vec::new(),
+        };
+        let record = SandboxRecord {
+            sandbox: Sandbox {
+                container_id: spec.container_id.clone(),
+                name: spec.name.clone(),
+                sandbox_id: new_id()?,
+                mode: spec.mode.clone(),
+                netns,
+                endpoints: plans.iter().map(|plan| plan.endpoint.clone()).collect(),
+                ports,
+            },
+            links: plans.iter().map(|plan| plan.near.clone()).collect(),
+            created_unix_ns: now_unix_ns(),
+            is_ready: false,
+            spec,
+        };
+        let container_id = &record.spec.container_id;
+        if let Err(error) = self.store.write_record(Folder::Sandboxes, container_id, &record) {
+            state.ports.release(container_id);
+            return Err(error);
+        }
+        state.sandboxes.insert(container_id.clone(), record.clone());
+        Ok((record, plans))
+    }
+
+    fn host_plan(
+        &self,
+        position: usize,
+        (name, id): (&str, &str),
+        own: crate::Ipv4Cidr,
+        bridge: crate::Ipv4Cidr,
+        mac: [u8; 6],
+        bridge_index: u32,
+    ) -> Result<Plan, NetError> {
+        let endpoint_id = new_id()?;
+        Ok(Plan {
+            near: NearLink { name: near_name(&endpoint_id), place: Place::Host },
+            endpoint: Endpoint {
+                network_name: name.to_owned(),
+                network_id: id.to_owned(),
+                endpoint_id,
+                link: format!("eth{position}"),
+                mac: mac_text(mac),
+                address: own,
+                gateway: Some(bridge.address),
+            },
+            bridge_index,
+            mac,
+            mtu: self.config.mtu,
+            isolated: name == GWBRIDGE || !self.config.icc,
+            links: Arc::clone(&self.links),
+        })
+    }
+
+    /// Makes namespace and links.
+    async fn build(&self, record: &SandboxRecord, plans: Vec<Plan>) -> Result<(), NetError> {
+        let path = match (&record.sandbox.netns, &record.spec.mode) {
+            (None, _) | (_, SandboxMode::Container(_)) => return Ok(()),
+            (Some(path), _) => path.clone(),
+        };
+        let (namespace, inside) = make_namespace(path, record.spec.ingress.is_some()).await?;
+        inside.set_up(1).await.map_err(kernel("bring up the loopback link"))?;
+        for (position, plan) in plans.iter().enumerate() {
+            let position = u32::try_from(position).expect("a sandbox has two links at most");
+            let veth = Veth {
+                name: &plan.near.name,
+                bridge: plan.bridge_index,
+                peer_name: &plan.endpoint.link,
+                peer_position: position,
+                peer_mac: plan.mac,
+                mtu: plan.mtu,
+                isolated: plan.isolated,
+            };
+            plan.links.add_veth(&veth, &namespace).await.map_err(kernel("make a veth pair"))?;
+            let added = inside.add_address(veth.peer_index(), plan.endpoint.address).await;
+            added.map_err(kernel(format!("set address {}", plan.endpoint.address)))?;
+            if let Some(gateway) = plan.endpoint.gateway {
+                inside.add_default_route(gateway).await.map_err(kernel("set the default route"))?;
+            }
+        }
+        if let (Some(attachment), [mesh, gateway]) = (&record.spec.ingress, plans.as_slice()) {
+            let mesh = TaskMesh {
+                address: mesh.endpoint.address,
+                gateway_address: gateway.endpoint.address.address,
+                ports: &attachment.ports,
+            };
+            task_rules::install(&self.config, &namespace, &inside, &mesh).await?;
+        }
+        let sysctls = record.spec.sysctls.clone();
+        if !sysctls.is_empty() {
+            let set = tokio::task::spawn_blocking(move || namespace.enter(|| set_sysctls(&sysctls)));
+            set.await.expect("setting sysctls does not panic").map_err(kernel("set a sysctl"))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the ports of a sandbox that is built, and marks it ready.
+    fn open_ports(&self, container_id: &str) -> Result<Sandbox, NetError> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let record = state.sandboxes.get_mut(container_id);
+        // removed while it was built
+        let record = record.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
+        state.firewall.add_forwards(&forwards(record)).map_err(kernel("publish ports"))?;
+        record.is_ready = true;
+        self.store.write_record(Folder::Sandboxes, container_id, record)?;
+        Ok(record.sandbox.clone())
+    }
+
+    /// See [`crate::Net::release_ports`].
+    pub(crate) fn release_ports(&self, container_id: &str) -> Result<(), NetError> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(record) = state.sandboxes.get_mut(container_id) else { return Ok(()) };
+        if record.is_ready {
+            state.firewall.delete_forwards(&forwards(record)).map_err(kernel("unpublish ports"))?;
+        }
+        record.sandbox.ports.clear();
+        state.ports.release(container_id);
+        self.store.write_record(Folder::Sandboxes, container_id, record)
+    }
+
+    /// See [`crate::Net::remove_sandbox`].
+    pub(crate) async fn remove_sandbox(&self, container_id: &str) -> Result<(), NetError> {
+        let record = {
+            let mut state = self.state();
+            let state = &mut *state;
+            let Some(record) = state.sandboxes.get_mut(container_id) else { return Ok(()) };
+            if record.is_ready {
+                state.firewall.delete_forwards(&forwards(record)).map_err(kernel("unpublish ports"))?;
+                record.is_ready = false;
+            }
+            state.ports.release(container_id);
+            record.clone()
+        };
+        for near in &record.links {
+            if let Some(links) = self.links_at(near.place) {
+                links.remove(&near.name).await.map_err(kernel(format!("remove link {}", near.name)))?;
+            }
+        }
+        if !matches!(record.spec.mode, SandboxMode::Container(_))
+            && let Some(path) = &record.sandbox.netns
+        {
+            netns::remove(path).map_err(|source| NetError::File { path: path.clone(), source })?;
+        }
+        // last: a crash until here finds the record and starts over
+        self.store.remove_record(Folder::Sandboxes, container_id)?;
+        self.state().sandboxes.remove(container_id);
+        Ok(())
+    }
+
+    /// The socket of the place of a link; `None` if the ingress is gone, and its links with it.
+    pub(crate) fn links_at(&self, place: Place) -> Option<Arc<Links>> {
+        match place {
+            Place::Host => Some(Arc::clone(&self.links)),
+            Place::Ingress => self.state().ingress.as_ref().map(|ingress| ingress.mesh_link().links),
+        }
+    }
+}
+
+fn mesh_plan(mesh: MeshLink, address: crate::Ipv4Cidr) -> Result<Plan, NetError> {
+    let endpoint_id = new_id()?;
+    let mac = mac_of(address.address);
+    Ok(Plan {
+        near: NearLink { name: near_name(&endpoint_id), place: Place::Ingress },
+        endpoint: Endpoint {
+            network_name: mesh.network_name,
+            network_id: mesh.network_id,
+            endpoint_id,
+            link: "eth0".to_owned(),
+            mac: mac_text(mac),
+            address,
+            gateway: None,
+        },
+        bridge_index: mesh.bridge_index,
+        mac,
+        mtu: mesh.mtu,
+        isolated: false,
+        links: mesh.links,
+    })
+}
+
+/// The near end's name, as dockerd forms it.
+pub(crate) fn near_name(endpoint_id: &str) -> String {
+    format!("veth{}", &endpoint_id[..7])
+}
+
+fn check(spec: &SandboxSpec) -> Result<(), NetError> {
+    let id = &spec.container_id;
+    let is_name =
+        !id.is_empty() && id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !is_name {
+        return Err(NetError::Invalid(format!("invalid container id {id:?}")));
+    }
+    if spec.ingress.is_some() && spec.mode != SandboxMode::Swarm {
+        return Err(NetError::Invalid("only a task can be on the ingress network".to_owned()));
+    }
+    if let Some(mac) = spec.mac_address.as_deref().filter(|mac| parse_mac(mac).is_none()) {
+        return Err(NetError::Invalid(format!("{mac} is not a valid mac address")));
+    }
+    Ok(())
+}
+
+/// Makes and pins a namespace with the settings every container has.
+async fn make_namespace(path: PathBuf, is_on_ingress: bool) -> Result<(Namespace, Links), NetError> {
+    let runtime = tokio::runtime::Handle::current();
+    let action = format!("make network namespace {}", path.display());
+    let make = move || {
+        Namespace::create(&path, || {
+            for (name, value) in CONTAINER_SYSCTLS {
+                netns::set_sysctl_if_present(name, value)?;
+            }
+            if is_on_ingress {
+                // packets of the mesh come by another link than their sender's route says
+                netns::set_sysctl("net.ipv4.conf.all.rp_filter", "0")?;
+                netns::set_sysctl("net.ipv4.conf.default.rp_filter", "0")?;
+            }
+            Links::open_here(&runtime)
+        })
+    };
+    let made = tokio::task::spawn_blocking(make).await;
+    made.expect("making a namespace does not panic").map_err(kernel(action))
+}
+
+/// dockerd's settings of a container's namespace; no IPv6 addresses appear on links that have none.
+const CONTAINER_SYSCTLS: [(&str, &str); 3] = [
+    ("net.ipv6.conf.default.disable_ipv6", "1"),
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0\t2147483647"),
+];
+
+fn set_sysctls(sysctls: &BTreeMap<String, String>) -> io::Result<()> {
+    sysctls.iter().try_for_each(|(name, value)| {
+        if !name.starts_with("net.") {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("sysctl {name} is not of the network")));
+        }
+        netns::set_sysctl(name, value)
+    })
+}

@@ -1,0 +1,110 @@
+//! What the network knows, behind one lock that is never held while something is awaited.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::net::Ipv4Addr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::firewall::{BridgeRules, Firewall, Forward, HostRules};
+use crate::ingress::Ingress;
+use crate::ipam;
+use crate::ports::PortTable;
+use crate::store::{Networks, SandboxRecord};
+use crate::{Endpoint, Ipv4Cidr, NetConfig, NetError};
+
+/// Name of the default network.
+pub(crate) const BRIDGE: &str = "bridge";
+/// Name of the network that gives tasks their default route, as dockerd calls it.
+pub(crate) const GWBRIDGE: &str = "docker_gwbridge";
+
+/// The state.
+pub(crate) struct State {
+    pub(crate) networks: Networks,
+    pub(crate) sandboxes: BTreeMap<String, SandboxRecord>,
+    pub(crate) ports: PortTable,
+    pub(crate) firewall: Firewall,
+    pub(crate) ingress: Option<Ingress>,
+    /// Index of the gateway bridge's link, once it is made.
+    pub(crate) gwbridge_index: Option<u32>,
+    /// Last address given, by network id.
+    pub(crate) last_address: BTreeMap<String, Ipv4Addr>,
+}
+
+impl State {
+    /// Takes the next free address of a local network.
+    pub(crate) fn take_address(
+        &mut self,
+        network_id: &str,
+        name: &str,
+        bridge: Ipv4Cidr,
+    ) -> Result<Ipv4Cidr, NetError> {
+        let mut used: BTreeSet<Ipv4Addr> =
+            self.endpoints(network_id).map(|endpoint| endpoint.address.address).collect();
+        used.insert(bridge.address);
+        let last = self.last_address.get(network_id).copied();
+        let address = ipam::next_address(bridge.network(), &used, last)
+            .ok_or_else(|| NetError::NoFreeAddress { network: name.to_owned() })?;
+        self.last_address.insert(network_id.to_owned(), address);
+        Ok(Ipv4Cidr::new(address, bridge.prefix))
+    }
+
+    fn endpoints<'a>(&'a self, network_id: &'a str) -> impl Iterator<Item = &'a Endpoint> {
+        let ingress = self.ingress.iter().flat_map(|ingress| [&ingress.record.mesh, &ingress.record.gateway]);
+        let sandboxes = self.sandboxes.values().flat_map(|record| &record.sandbox.endpoints);
+        sandboxes.chain(ingress).filter(move |endpoint| endpoint.network_id == network_id)
+    }
+
+    /// Everything the host's tables shall hold.
+    pub(crate) fn host_rules(&self, config: &NetConfig) -> HostRules {
+        let mut rules = HostRules::default();
+        let bridges = [
+            (Some(&self.networks.bridge), &config.bridge_name, config.icc, config.ip_masq),
+            (self.networks.gwbridge.as_ref(), &config.gwbridge_name, false, true),
+        ];
+        for (network, link, icc, masquerade) in bridges {
+            if let Some(subnet) = network.and_then(|network| network.address) {
+                rules.bridges.push(BridgeRules { link: link.clone(), subnet, icc, masquerade });
+            }
+        }
+        for record in self.sandboxes.values().filter(|record| record.is_ready) {
+            rules.forwards.extend(forwards(record));
+        }
+        if let Some(ingress) = &self.ingress {
+            rules.ingress = Some(ingress.record.gateway.address.address);
+            rules.ingress_ports = ingress.port_owners().keys().copied().collect();
+        }
+        rules
+    }
+}
+
+/// The published ports of a sandbox with the address behind them.
+pub(crate) fn forwards(record: &SandboxRecord) -> Vec<Forward> {
+    // a task's ports go to its gateway endpoint: the ingress one is closed to all but the mesh
+    let Some(endpoint) = record.sandbox.endpoints.iter().rfind(|endpoint| endpoint.gateway.is_some()) else {
+        return Vec::new();
+    };
+    let forward = |port: &crate::PublishedPort| Forward { port: port.clone(), address: endpoint.address.address };
+    record.sandbox.ports.iter().map(forward).collect()
+}
+
+/// A new id: 64 hex digits.
+pub(crate) fn new_id() -> Result<String, NetError> {
+    let mut bytes = [0u8; 32];
+    let path = "/dev/urandom";
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|source| NetError::File { path: path.into(), source })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now_unix_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Wraps the kernel's answer.
+pub(crate) fn kernel(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> NetError {
+    let action = action.into();
+    move |source| NetError::Kernel { action, source }
+}
