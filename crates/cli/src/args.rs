@@ -1,0 +1,67 @@
+//! The top of the grammar.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{container, image, node, secret, service, swarm, system, volume};
+
+/// A container engine and swarm in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "skep", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Daemon to talk to: unix:///path or tcp://host:port.
+    #[arg(short = 'H', long, global = true)]
+    pub host: Option<String>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Manage the swarm.
+    #[command(subcommand)]
+    Swarm(swarm::Command),
+    /// Manage services.
+    #[command(subcommand)]
+    Service(service::Command),
+    /// Manage the swarm's nodes.
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Manage secrets.
+    #[command(subcommand)]
+    Secret(secret::Command),
+    /// Manage configs.
+    #[command(subcommand)]
+    Config(secret::Command),
+    /// Manage volumes.
+    #[command(subcommand)]
+    Volume(volume::Command),
+    /// Manage images.
+    #[command(subcommand)]
+    Image(image::Command),
+    /// List images.
+    Images(image::List),
+    /// Download an image from a registry.
+    Pull(Pull),
+    /// Load an image from a tar archive.
+    Load(image::Load),
+    /// Manage containers.
+    #[command(subcommand)]
+    Container(container::Command),
+    /// What the daemon is and holds.
+    Info,
+    /// Versions of client and daemon.
+    Version,
+    /// What happens, as it happens.
+    Events(system::Events),
+    /// Container commands without the word `container`.
+    #[command(flatten)]
+    Plain(container::Command),
+}
+
+/// `skep pull`.
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// Name of the image, with tag or digest.
+    pub reference: String,
+}

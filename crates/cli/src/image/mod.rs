@@ -1,0 +1,206 @@
+//! `skep image …`, `pull`, `load`, `images`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use http::Method;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::json::{at, encode, filters, list as items, number, text};
+use crate::table::Table;
+use crate::text::{age_unix, short_id, size};
+
+/// The images' commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List images.
+    #[command(visible_alias = "list")]
+    Ls(List),
+    /// Download an image from a registry.
+    Pull(crate::args::Pull),
+    /// Load an image from a tar archive.
+    Load(Load),
+    /// Display detailed information on one or more images.
+    Inspect(Names),
+    /// Remove one or more images.
+    Rm(Remove),
+    /// Create a tag that refers to an image.
+    Tag(Tag),
+}
+
+/// Options of `image ls`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Filter output based on conditions provided.
+    #[arg(short, long)]
+    filter: Vec<String>,
+    /// Only show image IDs.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Options of `image load`.
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    /// Read from tar archive file, instead of standard input.
+    #[arg(short, long)]
+    input: Option<String>,
+}
+
+/// Images.
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    #[arg(required = true)]
+    images: Vec<String>,
+}
+
+/// Options of `image rm`.
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// Force removal of the image.
+    #[arg(short, long)]
+    force: bool,
+    #[arg(required = true)]
+    images: Vec<String>,
+}
+
+/// Options of `image tag`.
+#[derive(Debug, Args)]
+pub(crate) struct Tag {
+    source: String,
+    target: String,
+}
+
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
+    match command {
+        Command::Ls(options) => list(context, &options).await,
+        Command::Pull(options) => pull(context, &options.reference).await,
+        Command::Load(options) => load(context, &options).await,
+        Command::Inspect(names) => {
+            let mut found: Vec<Value> = Vec::new();
+            for name in &names.images {
+                found.push(context.client.get(&format!("/images/{name}/json")).await?);
+            }
+            println!("{}", serde_json::to_string_pretty(&found)?);
+            Ok(())
+        }
+        Command::Rm(remove) => {
+            for name in &remove.images {
+                let force = if remove.force { "?force=1" } else { "" };
+                let answer = context.client.delete(&format!("/images/{name}{force}")).await?;
+                let removed: Value = serde_json::from_slice(&answer)?;
+                for item in removed.as_array().map_or(&[][..], Vec::as_slice) {
+                    for key in ["Untagged", "Deleted"] {
+                        if !text(item, key).is_empty() {
+                            println!("{key}: {}", text(item, key));
+                        }
+                    }
+                }
+            }
+            Ok(())
+        }
+        Command::Tag(tag) => {
+            let (repo, name) = split_tag(&tag.target);
+            let path = format!("/images/{}/tag?repo={}&tag={}", tag.source, encode(repo), encode(name));
+            context.client.post(&path, None::<&Value>).await?;
+            Ok(())
+        }
+    }
+}
+
+pub(crate) async fn list(context: &Context, options: &List) -> Result<()> {
+    let found: Value = context.client.get(&format!("/images/json?filters={}", filters(&options.filter)?)).await?;
+    let mut table = Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
+    for image in found.as_array().map_or(&[][..], Vec::as_slice) {
+        let id = short_id(text(image, "Id"));
+        if options.quiet {
+            println!("{id}");
+            continue;
+        }
+        let tags: Vec<&str> = items(image, "RepoTags").iter().filter_map(Value::as_str).collect();
+        let tags = if tags.is_empty() { vec!["<none>:<none>"] } else { tags };
+        for tag in tags {
+            let (repository, tag) = split_tag(tag);
+            let created = format!("{} ago", age_unix(number(image, "Created")));
+            table.row([repository.to_owned(), tag.to_owned(), id.clone(), created, size(number(image, "Size"))]);
+        }
+    }
+    if !options.quiet {
+        table.print();
+    }
+    Ok(())
+}
+
+/// Repository and tag; the tag is `latest` if there is none.
+fn split_tag(name: &str) -> (&str, &str) {
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (name, "latest"),
+    }
+}
+
+pub(crate) async fn pull(context: &Context, reference: &str) -> Result<()> {
+    let path = if reference.contains('@') {
+        format!("/images/create?fromImage={}", encode(reference))
+    } else {
+        let (repository, tag) = split_tag(reference);
+        if !reference.ends_with(&format!(":{tag}")) {
+            println!("Using default tag: {tag}");
+        }
+        format!("/images/create?fromImage={}&tag={}", encode(repository), encode(tag))
+    };
+    let stream = context.client.stream(Method::POST, &path, Default::default(), None::<&Value>).await?;
+    show_progress(stream).await
+}
+
+pub(crate) async fn load(context: &Context, options: &Load) -> Result<()> {
+    let bytes = match &options.input {
+        Some(file) => tokio::fs::read(file).await.with_context(|| file.clone())?,
+        None => {
+            use std::io::{IsTerminal, Read};
+            if std::io::stdin().is_terminal() {
+                bail!("requested load from stdin, but stdin is empty");
+            }
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes)?;
+            bytes
+        }
+    };
+    let stream = context.client.post_bytes("/images/load?quiet=0", "application/x-tar", bytes.into()).await?;
+    show_progress(stream).await
+}
+
+/// Draws the daemon's progress: a line for each layer, other lines as they come.
+pub(crate) async fn show_progress(mut stream: client::JsonLines) -> Result<()> {
+    let all = MultiProgress::new();
+    let mut layers: BTreeMap<String, ProgressBar> = BTreeMap::new();
+    while let Some(message) = stream.next::<Value>().await? {
+        let error = text(&message, "errorDetail.message");
+        if !error.is_empty() {
+            bail!("{error}");
+        }
+        let (id, status) = (text(&message, "id"), text(&message, "status"));
+        if id.is_empty() || status.starts_with("Pulling from") {
+            let line = if id.is_empty() { status.to_owned() } else { format!("{id}: {status}") };
+            let line = if line.is_empty() { text(&message, "stream").trim_end().to_owned() } else { line };
+            all.suspend(|| println!("{line}"));
+            continue;
+        }
+        let bar = layers.entry(id.to_owned()).or_insert_with(|| {
+            let style =
+                ProgressStyle::with_template("{prefix}: {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = all.add(ProgressBar::new(0).with_style(style));
+            bar.set_prefix(id.to_owned());
+            bar
+        });
+        let detail = at(&message, "progressDetail");
+        let (current, total) = (number(detail, "current"), number(detail, "total"));
+        let progress = if total > 0 { format!("  {}/{}", size(current), size(total)) } else { String::new() };
+        bar.set_message(format!("{status}{progress}"));
+    }
+    layers.values().for_each(ProgressBar::abandon);
+    Ok(())
+}

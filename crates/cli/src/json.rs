@@ -1,0 +1,63 @@
+//! Reading answers: the API's JSON, where absent, null and empty mean the same.
+
+use serde_json::Value;
+
+/// The value at a dotted path; `Null` if there is none.
+pub(crate) fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
+    const NULL: &Value = &Value::Null;
+    path.split('.').fold(value, |value, key| value.get(key).unwrap_or(NULL))
+}
+
+/// The text at a path; empty if there is none.
+pub(crate) fn text<'a>(value: &'a Value, path: &str) -> &'a str {
+    at(value, path).as_str().unwrap_or_default()
+}
+
+/// The number at a path; 0 if there is none.
+pub(crate) fn number(value: &Value, path: &str) -> i64 {
+    at(value, path).as_i64().unwrap_or_default()
+}
+
+/// The list at a path; empty if there is none.
+pub(crate) fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
+    at(value, path).as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Text in a query string.
+pub(crate) fn encode(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// `--filter key=value` options as the API's `filters` parameter.
+pub(crate) fn filters(options: &[String]) -> anyhow::Result<String> {
+    let mut map: serde_json::Map<String, Value> = serde_json::Map::new();
+    for option in options {
+        let (key, value) = option.split_once('=').ok_or_else(|| {
+            anyhow::anyhow!(
+                "invalid argument {option:?} for \"-f, --filter\" flag: bad format of filter (expected name=value)"
+            )
+        })?;
+        let values = map.entry(key.trim().to_lowercase()).or_insert_with(|| Value::Object(Default::default()));
+        if let Value::Object(values) = values {
+            values.insert(value.trim().to_owned(), Value::Bool(true));
+        }
+    }
+    Ok(encode(&Value::Object(map).to_string()))
+}
+
+/// `key=value` options as an object; a bare key has an empty value.
+pub(crate) fn pairs(options: &[String]) -> Value {
+    let pair = |option: &String| {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        (key.to_owned(), Value::String(value.to_owned()))
+    };
+    Value::Object(options.iter().map(pair).collect())
+}

@@ -1,0 +1,147 @@
+//! Ages, sizes, durations and shortened identifiers in Docker's words.
+
+use chrono::{DateTime, Utc};
+
+/// The first 12 characters of an identifier, without `sha256:`.
+pub(crate) fn short_id(id: &str) -> String {
+    id.trim_start_matches("sha256:").chars().take(12).collect()
+}
+
+/// How long ago an RFC 3339 time was, as Docker says it; empty for none.
+pub(crate) fn age(at: &str) -> String {
+    match DateTime::parse_from_rfc3339(at) {
+        Ok(at) => span((Utc::now() - at.with_timezone(&Utc)).num_seconds()),
+        Err(_) => String::new(),
+    }
+}
+
+/// How long ago a unix time was.
+pub(crate) fn age_unix(seconds: i64) -> String {
+    span(Utc::now().timestamp() - seconds)
+}
+
+/// go-units' HumanDuration.
+fn span(seconds: i64) -> String {
+    let (minutes, hours) = (seconds / 60, (seconds as f64 / 3600.0 + 0.5) as i64);
+    match seconds {
+        ..1 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".to_owned(),
+        120..2700 => format!("{minutes} minutes"),
+        _ if minutes < 60 => format!("{minutes} minutes"),
+        _ if hours == 1 => "About an hour".to_owned(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// Bytes with three digits and a decimal unit.
+pub(crate) fn size(bytes: i64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1000.0 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
+    let number = format!("{value:.digits$}");
+    let number = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
+    format!("{number}{}", units[unit])
+}
+
+/// A word with a capital letter.
+pub(crate) fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// A text cut to `width` characters, with an ellipsis.
+pub(crate) fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Go's duration text (`1m30s`, `250ms`, `2h`) or a bare number of seconds in nanoseconds.
+pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+    if let Ok(seconds) = text.parse::<i64>() {
+        return if seconds == 0 { Ok(0) } else { Err(format!("missing unit in duration {text:?}")) };
+    }
+    let mut nanos = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits =
+            rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(format!("missing unit in duration {text:?}"))?;
+        let value: f64 = rest[..digits].parse().map_err(|_| format!("invalid duration {text:?}"))?;
+        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
+        let scale = match &rest[digits..unit_end] {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return Err(format!("unknown unit in duration {text:?}")),
+        };
+        nanos += value * scale;
+        rest = &rest[unit_end..];
+    }
+    Ok(nanos as i64)
+}
+
+/// `64m`, `1g`, `4096` in bytes; binary units.
+pub(crate) fn parse_bytes(text: &str) -> Result<i64, String> {
+    let lower = text.to_lowercase();
+    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let value: f64 = lower[..digits].parse().map_err(|_| format!("invalid size: '{text}'"))?;
+    let shift = match lower[digits..].trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(format!("invalid size: '{text}'")),
+    };
+    Ok((value * 2f64.powi(shift)) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_dockers() {
+        let check = |seconds, text: &str| assert_eq!(span(seconds), text);
+        check(0, "Less than a second");
+        check(1, "1 second");
+        check(59, "59 seconds");
+        check(60, "About a minute");
+        check(600, "10 minutes");
+        check(3600, "About an hour");
+        check(3 * 3600, "3 hours");
+        check(3 * 86400, "3 days");
+    }
+
+    #[test]
+    fn sizes_and_durations_are_read_and_written() {
+        assert_eq!(size(1_240_000), "1.24MB");
+        assert_eq!(size(77_000_000), "77MB");
+        assert_eq!(parse_duration("1m30s"), Ok(90_000_000_000));
+        assert_eq!(parse_duration("250ms"), Ok(250_000_000));
+        assert!(parse_duration("5").is_err());
+        assert_eq!(parse_bytes("64m"), Ok(64 << 20));
+        assert_eq!(parse_bytes("1GB"), Ok(1 << 30));
+        assert!(parse_bytes("x").is_err());
+    }
+}
