@@ -211,22 +211,18 @@ impl Inner {
             (&record.mesh, &record.links[0], bridge_index, &links),
             (&record.gateway, &record.links[1], gateway_index, &self.links),
         ];
-        for (position, (endpoint, near, bridge, links)) in (0..).zip(ends) {
+        for (endpoint, near, bridge, links) in ends {
             let veth = Veth {
                 name: &near.name,
                 bridge,
                 peer_name: &endpoint.link,
-                peer_position: position,
                 peer_mac: mac_of(endpoint.address.address),
                 mtu: record.spec.mtu,
                 isolated: near.place == Place::Host,
             };
             links.add_veth(&veth, &sandbox).await.map_err(kernel("make a veth pair"))?;
-            let added = inside.add_address(veth.peer_index(), endpoint.address).await;
-            added.map_err(kernel(format!("set address {}", endpoint.address)))?;
-            if let Some(gateway) = endpoint.gateway {
-                inside.add_default_route(gateway).await.map_err(kernel("set the default route"))?;
-            }
+            let started = inside.start(veth.peer_name, endpoint.address, endpoint.gateway).await;
+            started.map_err(kernel(format!("configure link {}", endpoint.link)))?;
         }
         let socket = sandbox.enter(Socket::open).map_err(kernel("open a firewall socket"))?;
         let mesh = Mesh::replace(socket, &self.config.table_prefix, BTreeMap::new());

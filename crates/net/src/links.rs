@@ -27,9 +27,6 @@ impl Drop for Links {
     }
 }
 
-/// Index that a sandbox's first link gets; far from what the kernel gives by itself.
-const FIRST_INDEX: u32 = 10;
-
 /// A veth pair: one end on a bridge here, the other in a sandbox.
 pub(crate) struct Veth<'a> {
     /// Name here.
@@ -38,21 +35,12 @@ pub(crate) struct Veth<'a> {
     pub(crate) bridge: u32,
     /// Name in the sandbox.
     pub(crate) peer_name: &'a str,
-    /// 0 for the sandbox's first link, 1 for the second.
-    pub(crate) peer_position: u32,
     /// Hardware address in the sandbox.
     pub(crate) peer_mac: [u8; 6],
     /// MTU of both ends.
     pub(crate) mtu: u32,
     /// May this port reach the other isolated ports of the bridge?
     pub(crate) isolated: bool,
-}
-
-impl Veth<'_> {
-    /// Index of the sandbox's end.
-    pub(crate) fn peer_index(&self) -> u32 {
-        FIRST_INDEX + self.peer_position
-    }
 }
 
 impl Links {
@@ -91,7 +79,7 @@ impl Links {
                 result => result?,
             }
         }
-        let index = self.index(name).await?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let index = self.existing_index(name).await?;
         self.set_up(index).await?;
         Ok(index)
     }
@@ -102,15 +90,13 @@ impl Links {
         self.handle.link().set(message).execute().await.map_err(os_error)
     }
 
-    /// Makes a veth pair with its far end, up, in `sandbox`.
+    /// Makes a veth pair with its far end, still down, in `sandbox`: the kernel opens no end whose peer is not linked yet.
     pub(crate) async fn add_veth(&self, veth: &Veth<'_>, sandbox: &Namespace) -> io::Result<()> {
         let peer: LinkMessage = LinkMessageBuilder::<LinkUnspec>::new()
             .name(veth.peer_name.to_owned())
-            .index(veth.peer_index())
             .address(veth.peer_mac.to_vec())
             .mtu(veth.mtu)
             .setns_by_fd(sandbox.fd().as_raw_fd())
-            .up()
             .build();
         let message = LinkVeth::new(veth.name, veth.peer_name)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
@@ -120,7 +106,7 @@ impl Links {
             .build();
         self.handle.link().add(message).execute().await.map_err(os_error)?;
         if veth.isolated {
-            let index = self.index(veth.name).await?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+            let index = self.existing_index(veth.name).await?;
             let message = LinkBridgePort::new(index).isolated(true).build();
             self.handle.link().set_port(message).execute().await.map_err(os_error)?;
         }
@@ -149,6 +135,22 @@ impl Links {
                 })
             })
             .collect())
+    }
+
+    /// Brings a new link of a sandbox up, with its address and, if given, the default route.
+    pub(crate) async fn start(&self, name: &str, address: Ipv4Cidr, gateway: Option<Ipv4Addr>) -> io::Result<()> {
+        let index = self.existing_index(name).await?;
+        self.add_address(index, address).await?;
+        self.set_up(index).await?;
+        match gateway {
+            Some(gateway) => self.add_default_route(gateway).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The index of a link that must be there.
+    pub(crate) async fn existing_index(&self, name: &str) -> io::Result<u32> {
+        self.index(name).await?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
     /// Adds an address. `Ok` if it is there.

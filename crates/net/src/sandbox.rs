@@ -180,23 +180,18 @@ impl Inner {
         };
         let (namespace, inside) = make_namespace(path, record.spec.ingress.is_some()).await?;
         inside.set_up(1).await.map_err(kernel("bring up the loopback link"))?;
-        for (position, plan) in plans.iter().enumerate() {
-            let position = u32::try_from(position).expect("a sandbox has two links at most");
+        for plan in &plans {
             let veth = Veth {
                 name: &plan.near.name,
                 bridge: plan.bridge_index,
                 peer_name: &plan.endpoint.link,
-                peer_position: position,
                 peer_mac: plan.mac,
                 mtu: plan.mtu,
                 isolated: plan.isolated,
             };
             plan.links.add_veth(&veth, &namespace).await.map_err(kernel("make a veth pair"))?;
-            let added = inside.add_address(veth.peer_index(), plan.endpoint.address).await;
-            added.map_err(kernel(format!("set address {}", plan.endpoint.address)))?;
-            if let Some(gateway) = plan.endpoint.gateway {
-                inside.add_default_route(gateway).await.map_err(kernel("set the default route"))?;
-            }
+            let started = inside.start(veth.peer_name, plan.endpoint.address, plan.endpoint.gateway).await;
+            started.map_err(kernel(format!("configure link {}", plan.endpoint.link)))?;
         }
         if let (Some(attachment), [mesh, gateway]) = (&record.spec.ingress, plans.as_slice()) {
             let mesh = TaskMesh {

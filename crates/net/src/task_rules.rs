@@ -24,8 +24,6 @@ use std::net::Ipv4Addr;
 
 /// Link on the ingress network.
 const MESH_LINK: &str = "eth0";
-/// Its index; see `links`.
-const MESH_INDEX: u32 = 10;
 /// Routing table, and priority of the rule that leads to it.
 const TABLE: u32 = 1053;
 /// A link-local gateway that nobody has.
@@ -54,7 +52,7 @@ pub(crate) async fn install(
     let network = mesh.address.network();
     // marks are the bytes of an address as they stand in a packet
     let path = ReturnPath {
-        index: MESH_INDEX,
+        index: links.existing_index(MESH_LINK).await.map_err(kernel("find the link to the ingress"))?,
         table: TABLE,
         gateway: GATEWAY,
         gateway_mac: GATEWAY_MAC,

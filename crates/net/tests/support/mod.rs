@@ -1,0 +1,290 @@
+//! A machine of its own for each test: a fresh network namespace as host, client namespaces on a link to it, and servers
+//! in threads that stand in for containers.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use net::{IngressSpec, Net, NetConfig};
+use nix::sched::{CloneFlags, setns, unshare};
+
+pub const HOST_ADDRESS: &str = "192.0.2.1";
+pub const CLIENT_ADDRESS: &str = "192.0.2.100";
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A namespace kept open.
+pub struct Ns(File);
+
+impl Ns {
+    pub fn current() -> Self {
+        Self(File::open("/proc/thread-self/ns/net").unwrap())
+    }
+
+    pub fn at(path: &Path) -> Self {
+        Self(File::open(path).unwrap())
+    }
+
+    /// Runs `work` on a thread in this namespace.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.spawn(work).join().unwrap()
+    }
+
+    pub fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let file = self.0.try_clone().unwrap();
+        std::thread::spawn(move || {
+            setns(&file, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        })
+    }
+
+    /// Runs a program in this namespace and returns its output.
+    pub fn output(&self, program: &str, arguments: &[&str]) -> String {
+        let (program, arguments) = (program.to_owned(), arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>());
+        self.run(move || {
+            let output = Command::new(&program).args(&arguments).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{program} {arguments:?}: {errors}");
+            text
+        })
+    }
+}
+
+/// The machine.
+pub struct Machine {
+    pub host: Ns,
+    pub client: Ns,
+    pub root: tempfile::TempDir,
+}
+
+/// Runs `test` in a machine of its own and checks that nothing is left of it.
+pub fn machine(test: impl AsyncFnOnce(&Machine) + Send + 'static) {
+    std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let host = Ns::current();
+        let client = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            Ns::current()
+        });
+        let client = client.join().unwrap();
+        ip("link set lo up");
+        ip("link add wan type veth peer name eth0");
+        // ip(8) takes a path as well as a name
+        ip(&format!("link set eth0 netns /proc/{}/fd/{}", std::process::id(), client.0.as_raw_fd()));
+        ip(&format!("addr add {HOST_ADDRESS}/24 dev wan"));
+        ip("link set wan up");
+        client.output("ip", &["link", "set", "lo", "up"]);
+        client.output("ip", &["addr", "add", &format!("{CLIENT_ADDRESS}/24"), "dev", "eth0"]);
+        client.output("ip", &["link", "set", "eth0", "up"]);
+        client.output("ip", &["route", "add", "default", "via", HOST_ADDRESS]);
+        let machine = Machine { host, client, root: tempfile::tempdir().unwrap() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(test(&machine))));
+        unmount_all(machine.root.path());
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    })
+    .join()
+    .unwrap();
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split_whitespace()).status().unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
+
+fn unmount_all(root: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    for path in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        if Path::new(path).starts_with(root) {
+            nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        }
+    }
+}
+
+impl Machine {
+    pub fn config(&self) -> NetConfig {
+        NetConfig {
+            exec_root: self.root.path().join("exec"),
+            data_root: self.root.path().join("data"),
+            bridge_name: "skep0".to_owned(),
+            gwbridge_name: "skep_gw".to_owned(),
+            table_prefix: "skep-test".to_owned(),
+            ..NetConfig::default()
+        }
+    }
+
+    pub async fn net(&self) -> Net {
+        Net::open(self.config()).await.unwrap()
+    }
+
+    pub fn netns_folder(&self) -> PathBuf {
+        self.root.path().join("exec/netns")
+    }
+
+    /// Panics if any link, pin, table or record of the network is left.
+    pub fn assert_nothing_left(&self) {
+        let links = self.host.output("ip", &["-br", "link"]);
+        for word in ["skep", "veth"] {
+            assert!(!links.contains(word), "{links}");
+        }
+        assert_eq!(self.host.output("nft", &["list", "tables"]), "");
+        let pins: Vec<_> = std::fs::read_dir(self.netns_folder()).map(|d| d.flatten().collect()).unwrap_or_default();
+        assert!(pins.is_empty(), "{pins:?}");
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!mounts.contains(self.root.path().to_str().unwrap()), "{mounts}");
+        for folder in ["sandboxes", "services"] {
+            let folder = self.root.path().join("data/network").join(folder);
+            assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+        }
+    }
+}
+
+/// A container id made of one word.
+pub fn container(word: &str) -> String {
+    format!("{word}{}", "0".repeat(64 - word.len()))
+}
+
+/// The usual ingress network.
+pub fn ingress_spec() -> IngressSpec {
+    IngressSpec {
+        network_id: "ingressnetworkid0000000001".to_owned(),
+        name: "ingress".to_owned(),
+        subnet: "10.0.0.0/24".parse().unwrap(),
+        gateway: Ipv4Addr::new(10, 0, 0, 1),
+        lb_address: Ipv4Addr::new(10, 0, 0, 2),
+        mtu: 0,
+    }
+}
+
+/// A server in a namespace: greets with `<name> <peer address>`, then echoes lines.
+pub struct Server {
+    stop: i32,
+    thread: Option<JoinHandle<()>>,
+    pub port: u16,
+}
+
+impl Server {
+    pub fn tcp(netns: &Path, name: &str, port: u16) -> Self {
+        Self::tcp_here(&Ns::at(netns), name, port)
+    }
+
+    pub fn tcp_here(ns: &Ns, name: &str, port: u16) -> Self {
+        let name = name.to_owned();
+        let (sender, receiver) = mpsc::channel();
+        let thread = ns.spawn(move || {
+            let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+            sender.send((listener.as_raw_fd(), listener.local_addr().unwrap().port())).unwrap();
+            while let Ok((stream, peer)) = listener.accept() {
+                let name = name.clone();
+                std::thread::spawn(move || serve(stream, &name, peer));
+            }
+        });
+        let (stop, port) = receiver.recv().unwrap();
+        Self { stop, thread: Some(thread), port }
+    }
+
+    pub fn udp(netns: &Path, name: &str, port: u16) -> Self {
+        let name = name.to_owned();
+        let (sender, receiver) = mpsc::channel();
+        let thread = Ns::at(netns).spawn(move || {
+            let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+            sender.send((socket.as_raw_fd(), socket.local_addr().unwrap().port())).unwrap();
+            let mut buffer = [0; 2048];
+            while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
+                if len == 0 {
+                    break;
+                }
+                let _ = socket.send_to(format!("{name} {}", peer.ip()).as_bytes(), peer);
+            }
+        });
+        let (stop, port) = receiver.recv().unwrap();
+        Self { stop, thread: Some(thread), port }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // wakes the thread out of accept or receive; a datagram socket answers ENOTCONN and wakes all the same
+        let _ = nix::sys::socket::shutdown(self.stop, nix::sys::socket::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn serve(mut stream: TcpStream, name: &str, peer: SocketAddr) {
+    if writeln!(stream, "{name} {}", peer.ip()).is_err() {
+        return;
+    }
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    while reader.read_line(&mut line).is_ok_and(|len| len > 0) {
+        if stream.write_all(line.as_bytes()).is_err() {
+            return;
+        }
+        line.clear();
+    }
+}
+
+/// A connection that has been greeted.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+    pub greeting: String,
+}
+
+impl Client {
+    pub fn connect(address: &str) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address.parse().unwrap(), TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        let mut stream = BufReader::new(stream);
+        let mut greeting = String::new();
+        stream.read_line(&mut greeting)?;
+        Ok(Self { stream, greeting: greeting.trim().to_owned() })
+    }
+
+    pub fn echo(&mut self, word: &str) -> std::io::Result<String> {
+        writeln!(self.stream.get_mut(), "{word}")?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    pub fn at_end(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+}
+
+/// Greeting of a new connection, or the error.
+pub fn greet(ns: &Ns, address: &str) -> Result<String, String> {
+    let address = address.to_owned();
+    ns.run(move || Client::connect(&address).map(|client| client.greeting).map_err(|error| error.to_string()))
+}
+
+/// One datagram and its answer.
+pub fn ask_udp(socket: &UdpSocket) -> std::io::Result<String> {
+    socket.send(b"hello")?;
+    let mut buffer = [0; 256];
+    let len = socket.recv(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..len]).into_owned())
+}
+
+/// A connected datagram socket in a namespace.
+pub fn udp_client(ns: &Ns, address: &str) -> UdpSocket {
+    let address = address.to_owned();
+    ns.run(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect(address).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        socket
+    })
+}
