@@ -1,10 +1,32 @@
 //! Docker's Engine API over HTTP. Status codes and texts of errors are chosen here; what is done is decided by the engine
 //! and, through [`SwarmBackend`], by the swarm.
+//!
+//! A request: listener → connection → version and headers ([`serve()`]) → route → handler → backend → answer.
 
 #![forbid(unsafe_code)]
 
+mod answer;
+mod error;
+mod frames;
+mod front;
+pub mod listen;
+mod lookup;
+mod names;
+mod networks;
+mod not_built;
+mod request;
+mod router;
+mod serve;
+mod state;
+mod swarm;
 pub mod swarm_backend;
 mod swarm_error;
 mod swarm_filter;
+mod system;
 
+pub use error::ApiError;
+pub use not_built::{NOT_BUILT, NotBuilt};
+pub use request::JSON_BODY_LIMIT;
+pub use serve::serve;
+pub use state::{About, ApiState, go_arch};
 pub use swarm_backend::SwarmBackend;

@@ -1,0 +1,74 @@
+//! Which path is answered by whom.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::IntoResponse;
+use axum::routing::{MethodRouter, any, delete, get, head, post};
+use http::Method;
+
+use crate::error::ApiError;
+use crate::not_built::{self, NotBuilt};
+use crate::state::{ApiState, Shared};
+use crate::swarm::{cluster, logs, nodes, secrets, services, tasks};
+use crate::system;
+
+/// All routes.
+pub(crate) fn router(state: ApiState) -> Router {
+    let routes = Router::new().merge(system_routes()).merge(swarm_routes());
+    not_built::NOT_BUILT
+        .iter()
+        .fold(routes, |routes, missing| routes.route(missing.path, refuse(missing)))
+        .fallback(any(page_not_found))
+        .method_not_allowed_fallback(page_not_found)
+        .with_state(Arc::new(state))
+}
+
+async fn page_not_found() -> ApiError {
+    ApiError::page_not_found()
+}
+
+fn refuse(missing: &'static NotBuilt) -> MethodRouter<Shared> {
+    let answer = move || async move { missing.refusal().into_response() };
+    match missing.method {
+        Method::GET => get(answer),
+        Method::PUT => axum::routing::put(answer),
+        Method::DELETE => delete(answer),
+        Method::HEAD => head(answer),
+        _ => post(answer),
+    }
+}
+
+fn system_routes() -> Router<Shared> {
+    Router::new().route("/_ping", get(system::ping)).route("/version", get(system::version))
+}
+
+fn swarm_routes() -> Router<Shared> {
+    Router::new()
+        .route("/swarm", get(cluster::inspect))
+        .route("/swarm/init", post(cluster::init))
+        .route("/swarm/join", post(cluster::join))
+        .route("/swarm/leave", post(cluster::leave))
+        .route("/swarm/update", post(cluster::update))
+        .route("/swarm/unlockkey", get(cluster::unlock_key))
+        .route("/swarm/unlock", post(cluster::unlock))
+        .route("/nodes", get(nodes::list))
+        .route("/nodes/{id}", get(nodes::inspect).delete(nodes::remove))
+        .route("/nodes/{id}/update", post(nodes::update))
+        .route("/services", get(services::list))
+        .route("/services/create", post(services::create))
+        .route("/services/{id}", get(services::inspect).delete(services::remove))
+        .route("/services/{id}/update", post(services::update))
+        .route("/services/{id}/logs", get(logs::of_service))
+        .route("/tasks", get(tasks::list))
+        .route("/tasks/{id}", get(tasks::inspect))
+        .route("/tasks/{id}/logs", get(logs::of_task))
+        .route("/secrets", get(secrets::list_secrets))
+        .route("/secrets/create", post(secrets::create_secret))
+        .route("/secrets/{id}", get(secrets::inspect_secret).delete(secrets::remove_secret))
+        .route("/secrets/{id}/update", post(secrets::update_secret))
+        .route("/configs", get(secrets::list_configs))
+        .route("/configs/create", post(secrets::create_config))
+        .route("/configs/{id}", get(secrets::inspect_config).delete(secrets::remove_config))
+        .route("/configs/{id}/update", post(secrets::update_config))
+}

@@ -1,0 +1,92 @@
+//! What all handlers share.
+
+use std::sync::Arc;
+
+use docker_types::system::{Component, PlatformName, Version};
+use docker_types::version;
+
+use crate::swarm_backend::SwarmBackend;
+
+/// What the server answers from. `daemon` fills it.
+pub struct ApiState {
+    /// The swarm.
+    pub swarm: Arc<dyn SwarmBackend>,
+    /// What the program says of itself.
+    pub about: About,
+}
+
+/// The state as handlers get it.
+pub(crate) type Shared = Arc<ApiState>;
+
+/// What the program says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// `28.5.2+skep.0.1.0`: the dockerd it stands in for, and itself.
+    pub engine_version: String,
+    /// `Skep 0.1.0`.
+    pub platform_name: String,
+    /// Short hash of the commit, if it is known.
+    pub git_commit: String,
+    /// RFC 3339, if it is known.
+    pub build_time: String,
+    /// Experimental features are on (`--experimental`).
+    pub experimental: bool,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        let own = env!("CARGO_PKG_VERSION");
+        Self {
+            engine_version: format!("28.5.2+skep.{own}"),
+            platform_name: format!("Skep {own}"),
+            git_commit: option_env!("SKEP_GIT_COMMIT").unwrap_or("unknown").to_owned(),
+            build_time: option_env!("SKEP_BUILD_TIME").unwrap_or_default().to_owned(),
+            experimental: false,
+        }
+    }
+}
+
+/// The architecture in Go's words.
+pub fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+impl About {
+    /// `GET /version`.
+    pub(crate) fn version(&self, kernel_version: &str) -> Version {
+        let details = [
+            ("ApiVersion", version::MAX.to_string()),
+            ("Arch", go_arch().to_owned()),
+            ("BuildTime", self.build_time.clone()),
+            ("Experimental", self.experimental.to_string()),
+            ("GitCommit", self.git_commit.clone()),
+            ("GoVersion", "none (Rust)".to_owned()),
+            ("KernelVersion", kernel_version.to_owned()),
+            ("MinAPIVersion", version::MIN.to_string()),
+            ("Os", "linux".to_owned()),
+        ];
+        Version {
+            platform: PlatformName { name: self.platform_name.clone() },
+            components: vec![Component {
+                name: "Engine".to_owned(),
+                version: self.engine_version.clone(),
+                details: details.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            }],
+            version: self.engine_version.clone(),
+            api_version: version::MAX.to_string(),
+            min_api_version: version::MIN.to_string(),
+            git_commit: self.git_commit.clone(),
+            go_version: "none (Rust)".to_owned(),
+            os: "linux".to_owned(),
+            arch: go_arch().to_owned(),
+            kernel_version: kernel_version.to_owned(),
+            experimental: self.experimental,
+            build_time: self.build_time.clone(),
+        }
+    }
+}
