@@ -1,0 +1,367 @@
+//! What runs on each node, kept up to date task by task, and classes: nodes that meet the same fixed demands, ordered by
+//! how many tasks they have, so that a placement need not look at every node.
+
+use super::filters::{FixedDemands, FixedFilter, host_ports, reservations};
+use super::generic;
+use model::{GenericResource, Node, NodeId, PortProtocol, ServiceId, SpecVersion, Task, TaskState, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use stdx::Rng;
+
+/// How many classes are kept; the one that was not asked for the longest gives way.
+pub(super) const CLASS_LIMIT: usize = 32;
+/// From how many recent failures on a node is avoided.
+pub(super) const FAILURE_LIMIT: usize = 5;
+/// How long a failure counts.
+pub(super) const FAILURE_WINDOW: model::Duration = model::Duration::from_secs(5 * 60);
+/// How many failures of one service on one node are remembered.
+const FAILURES_KEPT: usize = 100;
+
+/// A node's place in the list.
+pub(super) type Index = u32;
+/// A service in one version of its spec.
+pub(super) type VersionedService = (ServiceId, Option<SpecVersion>);
+/// Where a node stands in a class: active tasks, a random number against ties, the node.
+type Rank = (u32, u64, Index);
+
+/// A node and what is on it.
+#[derive(Clone, Debug)]
+pub(super) struct NodeInfo {
+    pub(super) node: Arc<Node>,
+    pub(super) index: Index,
+    /// Decides between equals.
+    pub(super) tie: u64,
+    /// Tasks that shall run.
+    pub(super) active_tasks: u32,
+    nano_cpus: i64,
+    memory_bytes: i64,
+    pub(super) held: generic::Held,
+    pub(super) host_ports: BTreeMap<(PortProtocol, u32), u32>,
+    failures: BTreeMap<VersionedService, Vec<Timestamp>>,
+}
+
+impl NodeInfo {
+    /// Unreserved processor and memory; negative if too much is reserved.
+    pub(super) fn available(&self) -> (i64, i64) {
+        let resources = self.node.description.as_ref().and_then(|it| it.resources.as_ref());
+        let (nano_cpus, memory_bytes) = resources.map_or((0, 0), |it| (it.nano_cpus, it.memory_bytes));
+        (nano_cpus.saturating_sub(self.nano_cpus), memory_bytes.saturating_sub(self.memory_bytes))
+    }
+
+    /// The generic resources that the node says it has.
+    pub(super) fn advertised(&self) -> &[GenericResource] {
+        let resources = self.node.description.as_ref().and_then(|it| it.resources.as_ref());
+        resources.map_or(&[], |it| &it.generic)
+    }
+
+    fn add(&mut self, task: &Task) {
+        let (nano_cpus, memory_bytes) = reserved(task);
+        self.nano_cpus += nano_cpus;
+        self.memory_bytes += memory_bytes;
+        self.held.add(&task.assigned_generic_resources);
+        for port in host_ports(task) {
+            *self.host_ports.entry(port).or_insert(0) += 1;
+        }
+    }
+
+    fn remove(&mut self, task: &Task) {
+        let (nano_cpus, memory_bytes) = reserved(task);
+        self.nano_cpus -= nano_cpus;
+        self.memory_bytes -= memory_bytes;
+        self.held.remove(&task.assigned_generic_resources);
+        for port in host_ports(task) {
+            if let Some(count) = self.host_ports.get_mut(&port) {
+                *count -= 1;
+                if *count == 0 {
+                    self.host_ports.remove(&port);
+                }
+            }
+        }
+    }
+
+    /// How many recent failures count against the node: none below the limit.
+    pub(super) fn failures(&self, service: Option<&VersionedService>, now: Timestamp) -> u32 {
+        if self.failures.is_empty() {
+            return 0;
+        }
+        let times = service.and_then(|service| self.failures.get(service)).map_or(&[][..], |times| times);
+        let recent = times.iter().filter(|at| now.since(**at) < FAILURE_WINDOW).count();
+        if recent < FAILURE_LIMIT { 0 } else { recent as u32 }
+    }
+}
+
+fn reserved(task: &Task) -> (i64, i64) {
+    reservations(&task.spec).map_or((0, 0), |it| (it.nano_cpus, it.memory_bytes))
+}
+
+/// Whether the task counts for ranking.
+fn is_active(task: &Task) -> bool {
+    task.desired_state <= TaskState::Complete
+}
+
+/// Whether the task holds resources of its node.
+pub(super) fn is_on_node(task: &Task) -> bool {
+    task.node_id.is_some() && (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+}
+
+fn same_usage(a: &Task, b: &Task) -> bool {
+    a.node_id == b.node_id
+        && is_active(a) == is_active(b)
+        && a.service_id == b.service_id
+        && (Arc::ptr_eq(&a.spec, &b.spec) || reservations(&a.spec) == reservations(&b.spec))
+        && a.assigned_generic_resources == b.assigned_generic_resources
+        && host_ports(a).eq(host_ports(b))
+}
+
+/// Nodes that meet the same fixed demands.
+#[derive(Clone, Debug)]
+struct Class {
+    filter: FixedFilter,
+    members: BTreeSet<Rank>,
+    /// By index: under how many tasks the member stands. At most what it really has (see [`NodeSet::next_member`]).
+    standing: Vec<Option<u32>>,
+    last_used: u64,
+}
+
+impl Class {
+    fn set(&mut self, info: &NodeInfo, is_member: bool) {
+        let place = info.index as usize;
+        if self.standing.len() <= place {
+            self.standing.resize(place + 1, None);
+        }
+        if let Some(tasks) = self.standing[place].take() {
+            self.members.remove(&(tasks, info.tie, info.index));
+        }
+        if is_member {
+            self.standing[place] = Some(info.active_tasks);
+            self.members.insert((info.active_tasks, info.tie, info.index));
+        }
+    }
+
+    fn update(&mut self, info: &NodeInfo) {
+        let is_member = self.filter.passes(&info.node);
+        self.set(info, is_member);
+    }
+}
+
+/// All nodes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NodeSet {
+    nodes: Vec<Option<NodeInfo>>,
+    free: Vec<Index>,
+    by_id: BTreeMap<NodeId, Index>,
+    /// Active tasks of a service, by node.
+    by_service: BTreeMap<ServiceId, BTreeMap<Index, u32>>,
+    /// Tasks that hold something, as they were counted.
+    tasks: BTreeMap<model::TaskId, Arc<Task>>,
+    classes: Vec<(FixedDemands, Class)>,
+    uses: u64,
+}
+
+impl NodeSet {
+    pub(super) fn index(&self, id: &NodeId) -> Option<Index> {
+        self.by_id.get(id).copied()
+    }
+
+    pub(super) fn info(&self, index: Index) -> &NodeInfo {
+        self.nodes[index as usize].as_ref().expect("indexes of removed nodes are forgotten everywhere")
+    }
+
+    fn info_mut(&mut self, index: Index) -> &mut NodeInfo {
+        self.nodes[index as usize].as_mut().expect("indexes of removed nodes are forgotten everywhere")
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.iter().flatten()
+    }
+
+    /// A new or changed node; `tasks` are those it has if it is new.
+    pub(super) fn put<'a>(&mut self, node: &Arc<Node>, tasks: impl Iterator<Item = &'a Arc<Task>>, rng: &mut Rng) {
+        if let Some(index) = self.index(&node.id) {
+            self.info_mut(index).node = node.clone();
+            self.update_classes(index);
+            return;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(None);
+            (self.nodes.len() - 1) as Index
+        });
+        self.nodes[index as usize] = Some(NodeInfo {
+            node: node.clone(),
+            index,
+            tie: rng.next_u64(),
+            active_tasks: 0,
+            nano_cpus: 0,
+            memory_bytes: 0,
+            held: generic::Held::default(),
+            host_ports: BTreeMap::new(),
+            failures: BTreeMap::new(),
+        });
+        self.by_id.insert(node.id.clone(), index);
+        for task in tasks {
+            // One that came before its node was not counted anywhere.
+            self.tasks.remove(&task.id);
+            self.count(task);
+        }
+        self.update_classes(index);
+    }
+
+    fn update_classes(&mut self, index: Index) {
+        let info = self.nodes[index as usize].as_ref().expect("the caller has put it there");
+        self.classes.iter_mut().for_each(|(_, class)| class.update(info));
+    }
+
+    pub(super) fn remove(&mut self, id: &NodeId) {
+        let Some(index) = self.by_id.remove(id) else { return };
+        let info = self.nodes[index as usize].take().expect("a known identifier has a node");
+        self.classes.iter_mut().for_each(|(_, class)| class.set(&info, false));
+        for nodes in self.by_service.values_mut() {
+            nodes.remove(&index);
+        }
+        self.tasks.retain(|_, task| task.node_id.as_ref() != Some(id));
+        self.free.push(index);
+    }
+
+    /// Counts a task as it is now; true if it gave something back.
+    pub(super) fn count(&mut self, task: &Arc<Task>) -> bool {
+        if !is_on_node(task) {
+            return self.forget(&task.id);
+        }
+        let old = self.tasks.insert(task.id.clone(), task.clone());
+        if old.as_ref().is_some_and(|old| same_usage(old, task)) {
+            return false;
+        }
+        if let Some(old) = &old {
+            self.subtract(old);
+        }
+        let Some(index) = task.node_id.as_ref().and_then(|id| self.index(id)) else { return old.is_some() };
+        let info = self.info_mut(index);
+        info.add(task);
+        if is_active(task) {
+            info.active_tasks += 1;
+            if let Some(service) = &task.service_id {
+                let nodes = match self.by_service.get_mut(service) {
+                    Some(nodes) => nodes,
+                    None => self.by_service.entry(service.clone()).or_default(),
+                };
+                *nodes.entry(index).or_insert(0) += 1;
+            }
+        }
+        old.is_some()
+    }
+
+    /// The task holds nothing any more; true if it did.
+    pub(super) fn forget(&mut self, id: &model::TaskId) -> bool {
+        match self.tasks.remove(id) {
+            Some(old) => {
+                self.subtract(&old);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn subtract(&mut self, task: &Task) {
+        let Some(index) = task.node_id.as_ref().and_then(|id| self.index(id)) else { return };
+        let info = self.info_mut(index);
+        info.remove(task);
+        if !is_active(task) {
+            return;
+        }
+        info.active_tasks -= 1;
+        if let Some(nodes) = task.service_id.as_ref().and_then(|service| self.by_service.get_mut(service))
+            && let Some(count) = nodes.get_mut(&index)
+        {
+            *count -= 1;
+            if *count == 0 {
+                nodes.remove(&index);
+            }
+        }
+        // Members may stand too low, never too high: this keeps the search for the least loaded right.
+        let info = self.nodes[index as usize].as_ref().expect("it was there above");
+        for (_, class) in &mut self.classes {
+            if class.standing.get(index as usize).copied().flatten().is_some_and(|tasks| tasks > info.active_tasks) {
+                class.set(info, true);
+            }
+        }
+    }
+
+    /// Drops the service's counts once it has none, so that removed services leave nothing behind.
+    pub(super) fn forget_service(&mut self, service: &ServiceId) {
+        if self.by_service.get(service).is_some_and(BTreeMap::is_empty) {
+            self.by_service.remove(service);
+        }
+        for info in self.nodes.iter_mut().flatten() {
+            info.failures.retain(|(failed, _), _| failed != service);
+        }
+    }
+
+    /// How many active tasks of the service each node has.
+    pub(super) fn of_service(&self, service: Option<&ServiceId>) -> Option<&BTreeMap<Index, u32>> {
+        service.and_then(|service| self.by_service.get(service))
+    }
+
+    /// A task of `service` failed on `node`.
+    pub(super) fn failed(&mut self, node: &NodeId, service: VersionedService, now: Timestamp) {
+        if let Some(index) = self.index(node) {
+            let times = self.info_mut(index).failures.entry(service).or_default();
+            times.retain(|at| now.since(*at) < FAILURE_WINDOW);
+            if times.len() < FAILURES_KEPT {
+                times.push(now);
+            }
+        }
+    }
+
+    /// The class of nodes that meet `demands`: its place until the next call.
+    pub(super) fn class(&mut self, demands: &FixedDemands) -> usize {
+        self.uses += 1;
+        let found = self.classes.iter().position(|(key, _)| key == demands);
+        let place = found.unwrap_or_else(|| self.new_class(demands));
+        self.classes[place].1.last_used = self.uses;
+        place
+    }
+
+    fn new_class(&mut self, demands: &FixedDemands) -> usize {
+        let empty = BTreeSet::new();
+        let mut class = Class { filter: demands.filter(), members: empty, standing: Vec::new(), last_used: 0 };
+        self.iter().for_each(|info| class.update(info));
+        if self.classes.len() == CLASS_LIMIT {
+            let oldest = (0..CLASS_LIMIT).min_by_key(|&place| self.classes[place].1.last_used).unwrap_or(0);
+            self.classes[oldest] = (demands.clone(), class);
+            return oldest;
+        }
+        self.classes.push((demands.clone(), class));
+        self.classes.len() - 1
+    }
+
+    /// The member of a class after `after` in the order of load. Members that got tasks since they were last looked at
+    /// stand too low; they are moved up here, so an assignment costs nothing in the classes that nobody asks.
+    pub(super) fn next_member(&mut self, class: usize, after: Option<Rank>) -> Option<Rank> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let mut from = after.map_or(Included((0, 0, 0)), Excluded);
+        loop {
+            let class = &mut self.classes[class].1;
+            let rank = *class.members.range((from, Unbounded)).next()?;
+            let info = self.nodes[rank.2 as usize].as_ref().expect("removed nodes are taken out of every class");
+            if info.active_tasks == rank.0 {
+                return Some(rank);
+            }
+            class.set(info, true);
+            from = Excluded(rank);
+        }
+    }
+
+    /// All members of a class, in the order of load as it was last looked at.
+    pub(super) fn members(&self, class: usize) -> impl Iterator<Item = &NodeInfo> {
+        self.classes[class].1.members.iter().map(|rank| self.info(rank.2))
+    }
+
+    /// Whether a node is a member.
+    pub(super) fn is_member(&self, class: usize, index: Index) -> bool {
+        self.classes[class].1.standing.get(index as usize).is_some_and(Option::is_some)
+    }
+
+    pub(super) fn filter(&self, class: usize) -> &FixedFilter {
+        &self.classes[class].1.filter
+    }
+}
