@@ -124,6 +124,7 @@ pub struct TaskSpec {
 
 /// The `runtime` of a [`TaskSpec`].
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "nearly all tasks are containers, and specs are shared")]
 pub enum TaskRuntime {
     /// `container`.
     Container(ContainerSpec),

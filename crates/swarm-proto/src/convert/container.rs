@@ -278,14 +278,11 @@ impl FromProto for m::CredentialSpec {
     type Proto = p::CredentialSpec;
     fn from_proto(p: p::CredentialSpec) -> Result<Self, ConvertError> {
         Ok(m::CredentialSpec {
-            source: match p.source {
-                None => None,
-                Some(v) => Some(match v {
-                    p::credential_spec::Source::File(v) => m::CredentialSpecSource::File(v),
-                    p::credential_spec::Source::Registry(v) => m::CredentialSpecSource::Registry(v),
-                    p::credential_spec::Source::Config(v) => m::CredentialSpecSource::Config(v),
-                }),
-            },
+            source: p.source.map(|v| match v {
+                p::credential_spec::Source::File(v) => m::CredentialSpecSource::File(v),
+                p::credential_spec::Source::Registry(v) => m::CredentialSpecSource::Registry(v),
+                p::credential_spec::Source::Config(v) => m::CredentialSpecSource::Config(v),
+            }),
         })
     }
 }
