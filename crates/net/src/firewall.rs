@@ -150,7 +150,11 @@ impl Firewall {
         batch.replace_table(table);
         batch.add_base_chain(table, "raw", &Hook::filter(PREROUTING, -300));
         batch.add_base_chain(table, "forward", &Hook::filter(FORWARD, 0));
+        batch.add_base_chain(table, "output", &Hook::filter(OUTPUT, 0));
         for bridge in &rules.bridges {
+            // a container that uses its neighbour's published port would be told to go there directly, past the translation
+            let redirect = Rule::new().oif(Cmp::Eq, &bridge.link).icmp_redirect().verdict(Verdict::Drop);
+            batch.add_rule(table, "output", &redirect);
             let chain = format!("to-{}", bridge.link);
             let inside = Rule::new().iif(Cmp::Eq, &bridge.link);
             // the bridges have route_localnet, for published ports on 127.0.0.1: no container may use it

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::conntrack;
 use crate::ipam::{mac_of, mac_text};
-use crate::links::{Links, Veth};
+use crate::links::{BridgePort, Links, Veth};
 use crate::mesh::{GATEWAY_LINK, Mesh, PortChange};
 use crate::net::Inner;
 use crate::netns::{self, Namespace};
@@ -218,7 +218,8 @@ impl Inner {
                 peer_name: &endpoint.link,
                 peer_mac: mac_of(endpoint.address.address),
                 mtu: record.spec.mtu,
-                isolated: near.place == Place::Host,
+                // tasks may reach the sandbox: with br_netfilter, that is how they use a published port of their own host
+                port: BridgePort::Plain,
             };
             links.add_veth(&veth, &sandbox).await.map_err(kernel("make a veth pair"))?;
             let started = inside.start(veth.peer_name, endpoint.address, endpoint.gateway).await;

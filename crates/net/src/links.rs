@@ -39,8 +39,19 @@ pub(crate) struct Veth<'a> {
     pub(crate) peer_mac: [u8; 6],
     /// MTU of both ends.
     pub(crate) mtu: u32,
-    /// May this port reach the other isolated ports of the bridge?
-    pub(crate) isolated: bool,
+    /// How the bridge treats the near end.
+    pub(crate) port: BridgePort,
+}
+
+/// How a bridge treats one of its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BridgePort {
+    /// As usual.
+    Plain,
+    /// What came from it may go back to it: with br_netfilter, a container that uses a port published by itself.
+    Hairpin,
+    /// Likewise, and other isolated ports are out of its reach.
+    Isolated,
 }
 
 impl Links {
@@ -105,9 +116,9 @@ impl Links {
             .up()
             .build();
         self.handle.link().add(message).execute().await.map_err(os_error)?;
-        if veth.isolated {
+        if veth.port != BridgePort::Plain {
             let index = self.existing_index(veth.name).await?;
-            let message = LinkBridgePort::new(index).isolated(true).build();
+            let message = LinkBridgePort::new(index).hairpin(true).isolated(veth.port == BridgePort::Isolated).build();
             self.handle.link().set_port(message).execute().await.map_err(os_error)?;
         }
         Ok(())

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::ingress::MeshLink;
 use crate::ipam::{mac_of, mac_text, parse_mac};
-use crate::links::{Links, Veth};
+use crate::links::{BridgePort, Links, Veth};
 use crate::net::Inner;
 use crate::netns::{self, Namespace};
 use crate::ports::Asker;
@@ -31,7 +31,7 @@ struct Plan {
     bridge_index: u32,
     mac: [u8; 6],
     mtu: u32,
-    isolated: bool,
+    port: BridgePort,
     links: Arc<Links>,
 }
 
@@ -167,7 +167,7 @@ impl Inner {
             bridge_index,
             mac,
             mtu: self.config.mtu,
-            isolated: name == GWBRIDGE || !self.config.icc,
+            port: if name == GWBRIDGE || !self.config.icc { BridgePort::Isolated } else { BridgePort::Hairpin },
             links: Arc::clone(&self.links),
         })
     }
@@ -187,7 +187,7 @@ impl Inner {
                 peer_name: &plan.endpoint.link,
                 peer_mac: plan.mac,
                 mtu: plan.mtu,
-                isolated: plan.isolated,
+                port: plan.port,
             };
             plan.links.add_veth(&veth, &namespace).await.map_err(kernel("make a veth pair"))?;
             let started = inside.start(veth.peer_name, plan.endpoint.address, plan.endpoint.gateway).await;
@@ -290,7 +290,7 @@ fn mesh_plan(mesh: MeshLink, address: crate::Ipv4Cidr) -> Result<Plan, NetError>
         bridge_index: mesh.bridge_index,
         mac,
         mtu: mesh.mtu,
-        isolated: false,
+        port: BridgePort::Plain,
         links: mesh.links,
     })
 }

@@ -3,9 +3,10 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use net::{Net, PortBinding, Protocol, SandboxMode, SandboxSpec};
-use support::{CLIENT_ADDRESS, HOST_ADDRESS, Ns, Server, ask_udp, container, greet, machine, udp_client};
+use support::{CLIENT_ADDRESS, HOST_ADDRESS, Ns, Server, ask_udp, container, greet, machine, ping, udp_client};
 
 fn publish(protocol: Protocol, container_port: u16, host_port: u16) -> PortBinding {
     PortBinding { protocol, container_port, host_address: None, host_port, host_port_end: 0 }
@@ -62,7 +63,8 @@ fn a_published_port_is_reached_from_everywhere() {
             // out into the world, masqueraded
             let client_server = Server::tcp_here(&machine.client, "world", 0);
             check(&own, &format!("{CLIENT_ADDRESS}:{}", client_server.port), &format!("world {HOST_ADDRESS}"));
-            own.output("ping", &["-c1", "-W2", CLIENT_ADDRESS]);
+            assert!(ping(&own, CLIENT_ADDRESS.parse().unwrap()));
+            assert!(ping(&inside, Ipv4Addr::new(172, 17, 0, 2)));
         }
         net.remove_sandbox(&container("c1")).await.unwrap();
         net.remove_sandbox(&container("c1")).await.unwrap();

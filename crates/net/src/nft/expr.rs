@@ -261,6 +261,16 @@ impl Rule {
         ])
     }
 
+    /// An ICMP redirect.
+    pub(crate) fn icmp_redirect(self) -> Self {
+        self.push([
+            Expr::Meta(Meta::L4Proto, R1),
+            Expr::Cmp(Cmp::Eq, R1, vec![1]),
+            Expr::Payload { base: Base::Transport, offset: 0, len: 1, reg: R1 },
+            Expr::Cmp(Cmp::Eq, R1, vec![5]),
+        ])
+    }
+
     /// Loads protocol and destination port as the key of a set.
     pub(crate) fn key_proto_port(self) -> Self {
         self.push([Expr::Meta(Meta::L4Proto, R1), Expr::Payload { base: Base::Transport, offset: 2, len: 2, reg: R2 }])

@@ -1,7 +1,7 @@
 //! A machine of its own for each test: a fresh network namespace as host, client namespaces on a link to it, and servers
 //! in threads that stand in for containers.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -286,5 +286,20 @@ pub fn udp_client(ns: &Ns, address: &str) -> UdpSocket {
         socket.connect(address).unwrap();
         socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         socket
+    })
+}
+
+/// Whether an ICMP echo is answered.
+pub fn ping(ns: &Ns, address: Ipv4Addr) -> bool {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, connect, socket};
+    ns.run(move || {
+        let (flags, protocol) = (SockFlag::empty(), SockProtocol::Icmp);
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, protocol).unwrap();
+        let [a, b, c, d] = address.octets();
+        connect(socket.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
+        let socket = UdpSocket::from(socket);
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        // type 8, code 0; the kernel fills in checksum and identifier
+        socket.send(&[8, 0, 0, 0, 0, 0, 0, 1]).is_ok() && socket.recv(&mut [0; 64]).is_ok()
     })
 }
