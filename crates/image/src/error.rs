@@ -27,6 +27,14 @@ pub enum ImageError {
         /// The registry's words, `manifest unknown: manifest unknown`.
         detail: String,
     },
+    /// The registry does not know the repository.
+    #[error("repository {repository} not found: {detail}")]
+    RepositoryUnknown {
+        /// Familiar name.
+        repository: String,
+        /// The registry's words.
+        detail: String,
+    },
     /// The registry does not let us pull (or does not say whether the repository exists).
     #[error("pull access denied for {repository}, repository does not exist or may require 'docker login'{detail}")]
     PullDenied {
@@ -114,6 +122,7 @@ impl ImageError {
             Self::InvalidReference(_) | Self::InvalidParameter(_) | Self::AmbiguousId(_) => ErrorKind::InvalidParameter,
             Self::NoSuchImage(_)
             | Self::ManifestUnknown { .. }
+            | Self::RepositoryUnknown { .. }
             | Self::PullDenied { .. }
             | Self::NoMatchingPlatform(_) => ErrorKind::NotFound,
             Self::Unauthorized(_) => ErrorKind::Unauthorized,

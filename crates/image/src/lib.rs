@@ -15,7 +15,9 @@ mod config;
 mod error;
 mod progress;
 mod record;
+mod registry;
 mod store;
+pub mod unpack;
 
 pub use auth::{AuthConfig, AuthStatus, Distribution};
 pub use config::{Config, RegistryConfig, UnpackLimits};
