@@ -21,8 +21,6 @@ pub(crate) struct Flow {
     pub(crate) protocol: u8,
     /// Destination port that the client asked for.
     pub(crate) port: u16,
-    /// Destination address that the client asked for.
-    pub(crate) asked: Ipv4Addr,
     /// Address that answers, after translation.
     pub(crate) answers: Ipv4Addr,
 }
@@ -65,7 +63,6 @@ fn read(attributes: &[u8]) -> Option<Flow> {
     Some(Flow {
         protocol: *attribute(proto, 1)?.first()?,
         port: u16::from_be_bytes(attribute(proto, 3)?.try_into().ok()?),
-        asked: address(original, 2)?,
         answers: address(attribute(attributes, TUPLE_REPLY)?, 1)?,
     })
 }

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::conntrack;
 use crate::ipam::{mac_of, mac_text};
 use crate::links::{BridgePort, Links, Veth};
 use crate::mesh::{GATEWAY_LINK, Mesh, PortChange};
@@ -20,7 +19,7 @@ use crate::netns::{self, Namespace};
 use crate::nft::Socket;
 use crate::ports::PortTable;
 use crate::sandbox::near_name;
-use crate::state::{GWBRIDGE, kernel, new_id, now_unix_ns};
+use crate::state::{GWBRIDGE, State, kernel, new_id, now_unix_ns};
 use crate::store::{Folder, IngressRecord, NearLink, Place, ServiceRecord, Single, Store};
 use crate::{Backend, Endpoint, IngressPort, IngressSpec, Ipv4Cidr, NetConfig, NetError, Protocol, PublishedPort};
 
@@ -262,7 +261,7 @@ impl Inner {
         // first: a daemon that dies in between writes it into the kernel when it starts
         self.store.write_record(Folder::Services, service_id, &service)?;
         let change = ingress.mesh.set(service_id, service).map_err(kernel("write the mesh"))?;
-        apply_ports(&mut state, &change)
+        apply_ports(&self.config, &mut state, &change)
     }
 
     /// See [`crate::Net::remove_service`].
@@ -272,30 +271,19 @@ impl Inner {
         let Some(ingress) = state.ingress.as_mut() else { return Ok(()) };
         self.store.remove_record(Folder::Services, service_id)?;
         let change = ingress.mesh.remove(service_id).map_err(kernel("write the mesh"))?;
-        apply_ports(&mut state, &change)
+        apply_ports(&self.config, &mut state, &change)
     }
 }
 
 /// Opens and closes ports of the host after the mesh knows of them.
-fn apply_ports(state: &mut crate::state::State, change: &PortChange) -> Result<(), NetError> {
+fn apply_ports(config: &NetConfig, state: &mut State, change: &PortChange) -> Result<(), NetError> {
     for key in &change.removed {
         state.ports.release(&owner(*key));
     }
     for key in &change.added {
         state.ports.adopt(&owner(*key), &[published(*key)]);
     }
-    let firewall = &mut state.firewall;
-    firewall.change_ingress_ports(&change.added, &change.removed).map_err(kernel("publish ports"))?;
-    // datagram flows that began before the change would keep its old destination
-    let is_changed = |port: u16| change.added.iter().chain(&change.removed).any(|key| *key == (Protocol::Udp, port));
-    let has_udp = change.added.iter().chain(&change.removed).any(|(protocol, _)| *protocol == Protocol::Udp);
-    match firewall.socket() {
-        Some(socket) if has_udp => {
-            conntrack::delete(socket, |flow| flow.protocol == Protocol::Udp.number() && is_changed(flow.port))
-                .map_err(kernel("move datagram flows"))
-        }
-        _ => Ok(()),
-    }
+    state.change_ingress_ports(config, change)
 }
 
 fn check_service(service_id: &str) -> Result<(), NetError> {

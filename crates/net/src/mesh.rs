@@ -44,16 +44,29 @@ impl Mesh {
             services: BTreeMap::new(),
             owners: BTreeMap::new(),
         };
-        let mut batch = Batch::new();
-        mesh.write_frame(&mut batch);
-        for (service_id, service) in &services {
-            mesh.write_service(&mut batch, service_id, service);
-        }
-        mesh.socket.commit(batch)?;
-        for (service_id, service) in services {
-            mesh.note(&service_id, service);
-        }
+        mesh.rewrite(services)?;
         Ok(mesh)
+    }
+
+    /// Writes the whole table anew: at the start, and when it is not as we know it because someone flushed it.
+    fn rewrite(&mut self, services: BTreeMap<String, ServiceRecord>) -> io::Result<()> {
+        let mut batch = Batch::new();
+        self.write_frame(&mut batch);
+        let before = std::mem::take(&mut self.owners);
+        for (service_id, service) in &services {
+            self.write_service(&mut batch, service_id, service);
+            self.own(service_id, service);
+        }
+        match self.socket.commit(batch) {
+            Ok(()) => {
+                self.services = services;
+                Ok(())
+            }
+            Err(error) => {
+                self.owners = before;
+                Err(error)
+            }
+        }
     }
 
     /// What the table holds.
@@ -70,8 +83,18 @@ impl Mesh {
     pub(crate) fn set(&mut self, service_id: &str, service: ServiceRecord) -> io::Result<PortChange> {
         let mut batch = Batch::new();
         let change = self.write_service(&mut batch, service_id, &service);
-        self.socket.commit(batch)?;
-        self.note(service_id, service);
+        match self.socket.commit(batch) {
+            Ok(()) => {
+                self.own(service_id, &service);
+                self.services.insert(service_id.to_owned(), service);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the mesh's table was changed by someone else; it is written anew");
+                let mut services = self.services.clone();
+                services.insert(service_id.to_owned(), service);
+                self.rewrite(services)?;
+            }
+        }
         self.drop_stale_flows(service_id)?;
         Ok(change)
     }
@@ -86,15 +109,20 @@ impl Mesh {
         batch.delete_elements(&self.table, PORTS, &elements);
         batch.flush_chain(&self.table, &chain_of(service_id));
         batch.delete_chain(&self.table, &chain_of(service_id));
-        self.socket.commit(batch)?;
+        if let Err(error) = self.socket.commit(batch) {
+            tracing::warn!(%error, "the mesh's table was changed by someone else; it is written anew");
+            let mut services = self.services.clone();
+            services.remove(service_id);
+            self.rewrite(services)?;
+        }
+        self.services.remove(service_id);
+        self.owners.retain(|_, owner| owner != service_id);
         if udp {
             let gone = &keys;
             conntrack::delete(&mut self.socket, |flow| {
                 flow.protocol == Protocol::Udp.number() && gone.contains(&(Protocol::Udp, flow.port))
             })?;
         }
-        self.services.remove(service_id);
-        self.owners.retain(|_, owner| owner != service_id);
         Ok(PortChange { added: Vec::new(), removed: keys.into_iter().collect() })
     }
 
@@ -102,11 +130,10 @@ impl Mesh {
         self.owners.iter().filter(|(_, owner)| *owner == service_id).map(|(key, _)| *key).collect()
     }
 
-    fn note(&mut self, service_id: &str, service: ServiceRecord) {
+    fn own(&mut self, service_id: &str, service: &ServiceRecord) {
         self.owners.retain(|_, owner| owner != service_id);
         let keys = service.ports.iter().map(|port| (port.protocol, port.published_port));
         self.owners.extend(keys.map(|key| (key, service_id.to_owned())));
-        self.services.insert(service_id.to_owned(), service);
     }
 
     fn write_frame(&self, batch: &mut Batch) {
@@ -151,19 +178,18 @@ impl Mesh {
     }
 
     /// Moves datagram flows away from backends that are gone: their entries would hold them for as long as the client
-    /// sends. Likewise entries of any protocol that were made while the service had no backend.
+    /// sends. Likewise those that began while the service had no backend.
     fn drop_stale_flows(&mut self, service_id: &str) -> io::Result<()> {
         let Some(service) = self.services.get(service_id) else { return Ok(()) };
-        let has_udp = service.ports.iter().any(|port| port.protocol == Protocol::Udp);
-        if !has_udp {
-            return Ok(());
-        }
         let ports: BTreeSet<u16> = service
             .ports
             .iter()
             .filter(|port| port.protocol == Protocol::Udp)
             .map(|port| port.published_port)
             .collect();
+        if ports.is_empty() {
+            return Ok(());
+        }
         let backends: BTreeSet<Ipv4Addr> = service.backends.iter().map(|backend| backend.address).collect();
         conntrack::delete(&mut self.socket, |flow| {
             flow.protocol == Protocol::Udp.number() && ports.contains(&flow.port) && !backends.contains(&flow.answers)

@@ -19,8 +19,8 @@ use crate::links::{BridgePort, Links, Veth};
 use crate::net::Inner;
 use crate::netns::{self, Namespace};
 use crate::ports::Asker;
-use crate::state::{BRIDGE, GWBRIDGE, forwards, kernel, new_id, now_unix_ns};
-use crate::store::{Folder, NearLink, Place, SandboxRecord};
+use crate::state::{BRIDGE, GWBRIDGE, State, kernel, new_id, now_unix_ns};
+use crate::store::{Folder, NearLink, NetworkRecord, Place, SandboxRecord};
 use crate::task_rules::{self, TaskMesh};
 use crate::{Endpoint, NetError, Sandbox, SandboxMode, SandboxSpec};
 
@@ -33,6 +33,14 @@ struct Plan {
     mtu: u32,
     port: BridgePort,
     links: Arc<Links>,
+}
+
+/// What an endpoint on a bridge of the host is planned from.
+struct HostPlan {
+    network: NetworkRecord,
+    name: &'static str,
+    mac: Option<[u8; 6]>,
+    index: u32,
 }
 
 impl Inner {
@@ -82,27 +90,7 @@ impl Inner {
         if state.sandboxes.contains_key(&spec.container_id) {
             return Err(NetError::SandboxExists(spec.container_id));
         }
-        let mut plans = Vec::new();
-        let is_plain_task = spec.mode == SandboxMode::Swarm && spec.ingress.is_none();
-        if spec.mode == SandboxMode::Bridge || is_plain_task {
-            let network = state.networks.bridge.clone();
-            let address = network.address.ok_or_else(|| NetError::NoNetwork(BRIDGE.to_owned()))?;
-            let own = state.take_address(&network.id, BRIDGE, address)?;
-            let mac = spec.mac_address.as_deref().and_then(parse_mac).unwrap_or(mac_of(own.address));
-            plans.push(self.host_plan(0, (BRIDGE, &network.id), own, address, mac, self.bridge_index)?);
-        }
-        if let (Some(attachment), Some(index)) = (&spec.ingress, gateway_index) {
-            let ingress = state.ingress.as_ref();
-            let ingress = ingress.filter(|ingress| ingress.record.spec.network_id == attachment.network_id);
-            let ingress = ingress.ok_or_else(|| NetError::NoNetwork(attachment.network_id.clone()))?;
-            plans.push(mesh_plan(ingress.mesh_link(), attachment.address)?);
-            let network = state.networks.gwbridge.clone();
-            let (id, address) = network
-                .and_then(|network| Some((network.id, network.address?)))
-                .ok_or_else(|| NetError::NoNetwork(GWBRIDGE.to_owned()))?;
-            let own = state.take_address(&id, GWBRIDGE, address)?;
-            plans.push(self.host_plan(1, (GWBRIDGE, &id), own, address, mac_of(own.address), index)?);
-        }
+        let plans = self.plan(&mut state, &spec, gateway_index)?;
         let netns = match &spec.mode {
             SandboxMode::Host => None,
             SandboxMode::Container(other) => {
@@ -111,6 +99,7 @@ impl Inner {
             }
             _ => Some(self.netns_path(&spec.container_id)),
         };
+        let sandbox_id = new_id()?;
         let ports = match plans.last() {
             Some(last) if self.config.iptables => {
                 let endpoint_id = &last.endpoint.endpoint_id;
@@ -123,7 +112,7 @@ impl Inner {
             sandbox: Sandbox {
                 container_id: spec.container_id.clone(),
                 name: spec.name.clone(),
-                sandbox_id: new_id()?,
+                sandbox_id,
                 mode: spec.mode.clone(),
                 netns,
                 endpoints: plans.iter().map(|plan| plan.endpoint.clone()).collect(),
@@ -143,28 +132,46 @@ impl Inner {
         Ok((record, plans))
     }
 
-    fn host_plan(
-        &self,
-        position: usize,
-        (name, id): (&str, &str),
-        own: crate::Ipv4Cidr,
-        bridge: crate::Ipv4Cidr,
-        mac: [u8; 6],
-        bridge_index: u32,
-    ) -> Result<Plan, NetError> {
+    /// Chooses the endpoints and their addresses.
+    fn plan(&self, state: &mut State, spec: &SandboxSpec, gateway_index: Option<u32>) -> Result<Vec<Plan>, NetError> {
+        let is_plain_task = spec.mode == SandboxMode::Swarm && spec.ingress.is_none();
+        if spec.mode == SandboxMode::Bridge || is_plain_task {
+            let network = state.networks.bridge.clone();
+            let mac = spec.mac_address.as_deref().and_then(parse_mac);
+            return Ok(vec![self.host_plan(state, HostPlan { network, name: BRIDGE, mac, index: self.bridge_index })?]);
+        }
+        let (Some(attachment), Some(index)) = (&spec.ingress, gateway_index) else { return Ok(Vec::new()) };
+        let ingress = state.ingress.as_ref();
+        let ingress = ingress.filter(|ingress| ingress.record.spec.network_id == attachment.network_id);
+        let mesh = ingress.ok_or_else(|| NetError::NoNetwork(attachment.network_id.clone()))?.mesh_link();
+        let mtu = mesh.mtu;
+        let network = state.networks.gwbridge.clone().ok_or_else(|| NetError::NoNetwork(GWBRIDGE.to_owned()))?;
+        let mut gateway = self.host_plan(state, HostPlan { network, name: GWBRIDGE, mac: None, index })?;
+        gateway.endpoint.link = "eth1".to_owned();
+        // replies to the mesh are cut for the default route before they are sent the other way
+        gateway.mtu = gateway.mtu.min(mtu);
+        Ok(vec![mesh_plan(mesh, attachment.address)?, gateway])
+    }
+
+    /// An endpoint on a bridge of the host.
+    fn host_plan(&self, state: &mut State, wanted: HostPlan) -> Result<Plan, NetError> {
+        let HostPlan { network, name, mac, index } = wanted;
+        let bridge = network.address.ok_or_else(|| NetError::NoNetwork(name.to_owned()))?;
+        let address = state.take_address(&network.id, name, bridge)?;
+        let mac = mac.unwrap_or(mac_of(address.address));
         let endpoint_id = new_id()?;
         Ok(Plan {
             near: NearLink { name: near_name(&endpoint_id), place: Place::Host },
             endpoint: Endpoint {
                 network_name: name.to_owned(),
-                network_id: id.to_owned(),
+                network_id: network.id,
                 endpoint_id,
-                link: format!("eth{position}"),
+                link: "eth0".to_owned(),
                 mac: mac_text(mac),
-                address: own,
+                address,
                 gateway: Some(bridge.address),
             },
-            bridge_index,
+            bridge_index: index,
             mac,
             mtu: self.config.mtu,
             port: if name == GWBRIDGE || !self.config.icc { BridgePort::Isolated } else { BridgePort::Hairpin },
@@ -212,12 +219,10 @@ impl Inner {
     /// Opens the ports of a sandbox that is built, and marks it ready.
     fn open_ports(&self, container_id: &str) -> Result<Sandbox, NetError> {
         let mut state = self.state();
-        let state = &mut *state;
-        let record = state.sandboxes.get_mut(container_id);
+        state.publish(&self.config, container_id)?;
         // removed while it was built
+        let record = state.sandboxes.get(container_id);
         let record = record.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
-        state.firewall.add_forwards(&forwards(record)).map_err(kernel("publish ports"))?;
-        record.is_ready = true;
         self.store.write_record(Folder::Sandboxes, container_id, record)?;
         Ok(record.sandbox.clone())
     }
@@ -225,13 +230,12 @@ impl Inner {
     /// See [`crate::Net::release_ports`].
     pub(crate) fn release_ports(&self, container_id: &str) -> Result<(), NetError> {
         let mut state = self.state();
-        let state = &mut *state;
-        let Some(record) = state.sandboxes.get_mut(container_id) else { return Ok(()) };
-        if record.is_ready {
-            state.firewall.delete_forwards(&forwards(record)).map_err(kernel("unpublish ports"))?;
-        }
-        record.sandbox.ports.clear();
+        let was_ready = state.sandboxes.get(container_id).is_some_and(|record| record.is_ready);
+        state.unpublish(&self.config, container_id)?;
         state.ports.release(container_id);
+        let Some(record) = state.sandboxes.get_mut(container_id) else { return Ok(()) };
+        record.is_ready = was_ready;
+        record.sandbox.ports.clear();
         self.store.write_record(Folder::Sandboxes, container_id, record)
     }
 
@@ -239,13 +243,9 @@ impl Inner {
     pub(crate) async fn remove_sandbox(&self, container_id: &str) -> Result<(), NetError> {
         let record = {
             let mut state = self.state();
-            let state = &mut *state;
-            let Some(record) = state.sandboxes.get_mut(container_id) else { return Ok(()) };
-            if record.is_ready {
-                state.firewall.delete_forwards(&forwards(record)).map_err(kernel("unpublish ports"))?;
-                record.is_ready = false;
-            }
+            state.unpublish(&self.config, container_id)?;
             state.ports.release(container_id);
+            let Some(record) = state.sandboxes.get(container_id) else { return Ok(()) };
             record.clone()
         };
         for near in &record.links {

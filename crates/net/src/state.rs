@@ -6,12 +6,14 @@ use std::io::Read;
 use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::conntrack;
 use crate::firewall::{BridgeRules, Firewall, Forward, HostRules};
 use crate::ingress::Ingress;
 use crate::ipam;
+use crate::mesh::PortChange;
 use crate::ports::PortTable;
 use crate::store::{Networks, SandboxRecord};
-use crate::{Endpoint, Ipv4Cidr, NetConfig, NetError};
+use crate::{Endpoint, Ipv4Cidr, NetConfig, NetError, Protocol};
 
 /// Name of the default network.
 pub(crate) const BRIDGE: &str = "bridge";
@@ -53,6 +55,58 @@ impl State {
         let ingress = self.ingress.iter().flat_map(|ingress| [&ingress.record.mesh, &ingress.record.gateway]);
         let sandboxes = self.sandboxes.values().flat_map(|record| &record.sandbox.endpoints);
         sandboxes.chain(ingress).filter(move |endpoint| endpoint.network_id == network_id)
+    }
+
+    /// Opens the ports of a sandbox and marks it ready.
+    pub(crate) fn publish(&mut self, config: &NetConfig, container_id: &str) -> Result<(), NetError> {
+        let Some(record) = self.sandboxes.get_mut(container_id) else { return Ok(()) };
+        record.is_ready = true;
+        let forwards = forwards(record);
+        let opened = self.firewall.add_forwards(&forwards);
+        self.heal(config, opened, "publish ports")?;
+        self.move_datagrams(&forwards)
+    }
+
+    /// Closes the ports of a sandbox and marks it not ready.
+    pub(crate) fn unpublish(&mut self, config: &NetConfig, container_id: &str) -> Result<(), NetError> {
+        let Some(record) = self.sandboxes.get_mut(container_id).filter(|record| record.is_ready) else { return Ok(()) };
+        record.is_ready = false;
+        let forwards = forwards(record);
+        let closed = self.firewall.delete_forwards(&forwards);
+        self.heal(config, closed, "unpublish ports")?;
+        self.move_datagrams(&forwards)
+    }
+
+    /// Opens and closes ports of services on the host.
+    pub(crate) fn change_ingress_ports(&mut self, config: &NetConfig, change: &PortChange) -> Result<(), NetError> {
+        let changed = self.firewall.change_ingress_ports(&change.added, &change.removed);
+        self.heal(config, changed, "publish ports")?;
+        let ports = change.added.iter().chain(&change.removed);
+        self.delete_flows(ports.filter(|(protocol, _)| *protocol == Protocol::Udp).map(|(_, port)| *port).collect())
+    }
+
+    /// A small change that fails means that someone else has changed our tables: they are written anew.
+    fn heal(&mut self, config: &NetConfig, result: std::io::Result<()>, action: &str) -> Result<(), NetError> {
+        let Err(error) = result else { return Ok(()) };
+        tracing::warn!(%error, action, "our firewall tables were changed by someone else; they are written anew");
+        let rules = self.host_rules(config);
+        self.firewall.replace(&rules).map_err(kernel(action))
+    }
+
+    /// Datagram flows keep the translation they began with: those to a port that has changed must begin anew.
+    fn move_datagrams(&mut self, forwards: &[Forward]) -> Result<(), NetError> {
+        let udp = forwards.iter().filter(|forward| forward.port.protocol == Protocol::Udp);
+        self.delete_flows(udp.map(|forward| forward.port.host_port).collect())
+    }
+
+    fn delete_flows(&mut self, ports: BTreeSet<u16>) -> Result<(), NetError> {
+        match self.firewall.socket() {
+            Some(socket) if !ports.is_empty() => {
+                conntrack::delete(socket, |flow| flow.protocol == Protocol::Udp.number() && ports.contains(&flow.port))
+                    .map_err(kernel("move datagram flows"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Everything the host's tables shall hold.

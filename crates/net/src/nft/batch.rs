@@ -11,6 +11,10 @@ const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 /// Elements of one message: the list is one attribute, whose length is 16 bits.
 const ELEMENTS_PER_MESSAGE: usize = 400;
+/// Flags of sets.
+const ANONYMOUS: u32 = 1;
+const CONSTANT: u32 = 2;
+const MAP: u32 = 8;
 
 /// Message types.
 #[derive(Clone, Copy)]
@@ -267,9 +271,7 @@ impl Batch {
 
     /// Makes a named set (`value` is `None`) or map.
     pub(crate) fn add_set(&mut self, table: &Table, name: &str, key: DataType, value: Option<DataType>) {
-        let id = self.next_set_id;
-        self.next_set_id += 1;
-        self.new_set(table, name, if value.is_some() { 8 } else { 0 }, key, value, id);
+        self.new_set(table, name, if value.is_some() { MAP } else { 0 }, (key, value));
     }
 
     /// Makes a map without a name for one rule, with its elements.
@@ -280,16 +282,16 @@ impl Batch {
         value: DataType,
         elements: &[(Vec<u8>, Value)],
     ) -> SetRef {
-        let id = self.next_set_id;
-        self.next_set_id += 1;
-        let set = SetRef { name: "__map%d".to_owned(), id };
-        // anonymous, constant, map
-        self.new_set(table, &set.name, 1 | 2 | 8, key, Some(value), id);
+        let name = "__map%d".to_owned();
+        let id = self.new_set(table, &name, ANONYMOUS | CONSTANT | MAP, (key, Some(value)));
+        let set = SetRef { name, id };
         self.elements(Op::NewElement, table, &set, elements);
         set
     }
 
-    fn new_set(&mut self, table: &Table, name: &str, flags: u32, key: DataType, value: Option<DataType>, id: u32) {
+    fn new_set(&mut self, table: &Table, name: &str, flags: u32, types: (DataType, Option<DataType>)) -> u32 {
+        let ((key, value), id) = (types, self.next_set_id);
+        self.next_set_id += 1;
         self.message(Op::NewSet, CREATE, table.family, |w| {
             w.text(1, &table.name);
             w.text(2, name);
@@ -304,6 +306,7 @@ impl Batch {
             }
             w.be32(10, id);
         });
+        id
     }
 
     /// Adds elements to a named set or map.
