@@ -18,6 +18,7 @@ mod etc_files;
 mod firewall;
 mod ingress;
 mod ipam;
+mod legacy;
 mod links;
 mod listing;
 mod mesh;

@@ -10,6 +10,9 @@ use crate::{NetError, PortBinding, Protocol, PublishedPort};
 
 /// dockerd's range for ports that nobody chose.
 const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
+/// Sockets that are kept bound. Beyond, a port is tried once and then held by its rule alone, so that a machine with very
+/// many ports does not run out of descriptors.
+const HELD_SOCKETS_MAX: usize = 2048;
 
 /// A socket that is bound and does nothing else.
 enum Held {
@@ -21,7 +24,7 @@ enum Held {
 struct Holder {
     owner: String,
     address: Ipv4Addr,
-    _held: Held,
+    held: Held,
 }
 
 /// The ports this daemon holds.
@@ -29,6 +32,7 @@ struct Holder {
 pub(crate) struct PortTable {
     holders: BTreeMap<(Protocol, u16), Vec<Holder>>,
     next_ephemeral: BTreeMap<Protocol, u16>,
+    held_sockets: usize,
 }
 
 /// Who asks, for error texts.
@@ -131,9 +135,16 @@ impl PortTable {
             return Err(Refusal::Allocated);
         }
         let held = bind(protocol, address, port).map_err(Refusal::InUse)?;
-        let holder = Holder { owner: owner.to_owned(), address, _held: held };
-        self.holders.entry((protocol, port)).or_default().push(holder);
+        self.keep((protocol, port), Holder { owner: owner.to_owned(), address, held });
         Ok(())
+    }
+
+    fn keep(&mut self, key: (Protocol, u16), mut holder: Holder) {
+        if self.held_sockets >= HELD_SOCKETS_MAX {
+            holder.held = Held::Nothing;
+        }
+        self.held_sockets += holder.held.sockets();
+        self.holders.entry(key).or_default().push(holder);
     }
 
     fn is_allocated(&self, protocol: Protocol, address: Ipv4Addr, port: u16) -> bool {
@@ -146,19 +157,22 @@ impl PortTable {
     /// ours, for its rules are in force.
     pub(crate) fn adopt(&mut self, owner: &str, ports: &[PublishedPort]) {
         for port in ports {
-            let held = bind(port.protocol, port.host_address, port.host_port).unwrap_or_else(|error| {
+            let is_full = self.held_sockets >= HELD_SOCKETS_MAX;
+            let bound =
+                if is_full { Ok(Held::Nothing) } else { bind(port.protocol, port.host_address, port.host_port) };
+            let held = bound.unwrap_or_else(|error| {
                 tracing::warn!(%error, port = port.host_port, protocol = %port.protocol, "published port cannot be held");
                 Held::Nothing
             });
-            let holder = Holder { owner: owner.to_owned(), address: port.host_address, _held: held };
-            self.holders.entry((port.protocol, port.host_port)).or_default().push(holder);
+            let holder = Holder { owner: owner.to_owned(), address: port.host_address, held };
+            self.keep((port.protocol, port.host_port), holder);
         }
     }
 
     /// Gives all ports of an owner back.
     pub(crate) fn release(&mut self, owner: &str) {
         self.holders.retain(|_, holders| {
-            holders.retain(|holder| holder.owner != owner);
+            drop_holders(holders, &mut self.held_sockets, |holder| holder.owner == owner);
             !holders.is_empty()
         });
     }
@@ -168,13 +182,30 @@ impl PortTable {
         for port in ports {
             let key = (port.protocol, port.host_port);
             if let Some(holders) = self.holders.get_mut(&key) {
-                holders.retain(|holder| holder.owner != owner || holder.address != port.host_address);
+                let is_this = |holder: &Holder| holder.owner == owner && holder.address == port.host_address;
+                drop_holders(holders, &mut self.held_sockets, is_this);
                 if holders.is_empty() {
                     self.holders.remove(&key);
                 }
             }
         }
     }
+}
+
+impl Held {
+    fn sockets(&self) -> usize {
+        usize::from(!matches!(self, Self::Nothing))
+    }
+}
+
+fn drop_holders(holders: &mut Vec<Holder>, held_sockets: &mut usize, is_dropped: impl Fn(&Holder) -> bool) {
+    holders.retain(|holder| {
+        let is_dropped = is_dropped(holder);
+        if is_dropped {
+            *held_sockets -= holder.held.sockets();
+        }
+        !is_dropped
+    });
 }
 
 fn bind(protocol: Protocol, address: Ipv4Addr, port: u16) -> io::Result<Held> {

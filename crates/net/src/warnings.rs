@@ -2,6 +2,7 @@
 
 use crate::NetConfig;
 use crate::firewall::Firewall;
+use crate::legacy;
 use crate::nft::{DUMP, FORWARD, REQUEST, Socket, Writer, attribute};
 
 const GET_CHAINS: u16 = (10 << 8) | 4;
@@ -26,28 +27,42 @@ pub(crate) fn find(config: &NetConfig, firewall: &mut Firewall) -> Vec<String> {
         Ok(chains) => chains,
         Err(error) => return vec![format!("the firewall's other tables cannot be read: {error}")],
     };
-    chains
-        .into_iter()
-        .filter(|chain| !own.contains(&chain.table))
-        .map(|DroppingChain { family, table, chain }| {
-            let (bridge, gateway) = (&config.bridge_name, &config.gwbridge_name);
-            let remedy = if (family, table.as_str(), chain.as_str()) == ("ip", "filter", "FORWARD") {
-                format!(
-                    "iptables -I FORWARD -i {bridge} -j ACCEPT; iptables -I FORWARD -o {bridge} -j ACCEPT; \
-                     iptables -I FORWARD -i {gateway} -j ACCEPT; iptables -I FORWARD -o {gateway} -j ACCEPT"
-                )
-            } else {
-                format!(
-                    "nft insert rule {family} {table} {chain} iifname {{ {bridge}, {gateway} }} accept; \
-                     nft insert rule {family} {table} {chain} oifname {{ {bridge}, {gateway} }} accept"
-                )
-            };
-            format!(
-                "chain {chain} of table {family} {table} drops forwarded packets by its policy, \
-                 which keeps containers from the network; let them through with: {remedy}"
-            )
-        })
-        .collect()
+    let mut texts: Vec<String> =
+        chains.iter().filter(|chain| !own.contains(&chain.table)).map(|chain| advice(config, chain)).collect();
+    match legacy::forward_drops() {
+        Ok(false) => {}
+        Ok(true) => texts.push(format!(
+            "chain FORWARD of iptables-legacy drops forwarded packets by its policy, \
+             which keeps containers from the network; let them through with: {}",
+            iptables_remedy(config, "iptables-legacy")
+        )),
+        Err(error) => tracing::debug!(%error, "the policy of iptables-legacy cannot be read"),
+    }
+    texts
+}
+
+fn advice(config: &NetConfig, DroppingChain { family, table, chain }: &DroppingChain) -> String {
+    let (bridge, gateway) = (&config.bridge_name, &config.gwbridge_name);
+    let remedy = if (*family, table.as_str(), chain.as_str()) == ("ip", "filter", "FORWARD") {
+        iptables_remedy(config, "iptables")
+    } else {
+        format!(
+            "nft insert rule {family} {table} {chain} iifname {{ {bridge}, {gateway} }} accept; \
+             nft insert rule {family} {table} {chain} oifname {{ {bridge}, {gateway} }} accept"
+        )
+    };
+    format!(
+        "chain {chain} of table {family} {table} drops forwarded packets by its policy, \
+         which keeps containers from the network; let them through with: {remedy}"
+    )
+}
+
+fn iptables_remedy(config: &NetConfig, program: &str) -> String {
+    let bridges = [&config.bridge_name, &config.gwbridge_name];
+    let commands = bridges.map(|bridge| {
+        format!("{program} -I FORWARD -i {bridge} -j ACCEPT; {program} -I FORWARD -o {bridge} -j ACCEPT")
+    });
+    commands.join("; ")
 }
 
 fn dropping_chains(socket: &mut Socket) -> std::io::Result<Vec<DroppingChain>> {

@@ -200,5 +200,22 @@ fn a_policy_of_drop_is_seen() {
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("iptables -I FORWARD -i skep0 -j ACCEPT"), "{warnings:?}");
         net.destroy().await.unwrap();
+        drop(net);
+        machine.host.output("nft", &["delete table ip filter"]);
+        // iptables' own tables are not in every kernel
+        if !std::path::Path::new("/proc/thread-self/net/ip_tables_names").exists() {
+            return;
+        }
+        for (policy, expected) in [("ACCEPT", 0), ("DROP", 1)] {
+            machine.host.output("iptables-legacy", &["-w", "-P", "FORWARD", policy]);
+            let net = machine.net().await;
+            let warnings = net.warnings();
+            assert_eq!(
+                warnings.iter().filter(|text| text.contains("iptables-legacy -I")).count(),
+                expected,
+                "{warnings:?}"
+            );
+            net.destroy().await.unwrap();
+        }
     });
 }
