@@ -21,23 +21,30 @@ struct Case {
     spec: TaskSpec,
 }
 
+/// Identifiers as they are in a swarm: `kind` and `n` only seed them.
+fn id(kind: u64, n: usize) -> String {
+    let mut bytes = [0; model::ID_BYTES];
+    stdx::Rng::new(kind << 40 | n as u64).fill(&mut bytes);
+    model::id_text(bytes)
+}
+
 fn node(n: usize) -> Node {
     let plugin = PluginDescription { kind: "Network".into(), name: "network".into() };
     let plugins = if n.is_multiple_of(3) { vec![plugin] } else { Vec::new() };
     let engine = Some(EngineDescription { plugins, ..Default::default() });
     let description = NodeDescription { engine, ..Default::default() };
-    let mut node = Node { id: format!("node{n:021}").into(), description: Some(description), ..Default::default() };
+    let mut node = Node { id: id(1, n).into(), description: Some(description), ..Default::default() };
     node.status.state = NodeState::Ready;
     node.spec.annotations.labels = [("rack".into(), format!("r{}", n % 20))].into();
     node
 }
 
 fn task(n: usize, case: &Case, spec: &Arc<TaskSpec>, network: &Arc<Network>) -> Task {
-    let mut task = Task { id: format!("{n:025}").into(), spec: spec.clone(), ..Default::default() };
+    let mut task = Task { id: id(2, n).into(), spec: spec.clone(), ..Default::default() };
     task.desired_state = TaskState::Running;
     task.status.state = TaskState::Pending;
     if case.services > 0 {
-        task.service_id = Some(format!("service{:018}", n % case.services).into());
+        task.service_id = Some(id(3, n % case.services).into());
         task.spec_version = Some(SpecVersion(1));
     }
     if case.wants_network {
@@ -53,8 +60,7 @@ fn run(case: &Case) {
     let mut view = View::new();
     let mut actions: Vec<Action> = (0..case.nodes).map(|n| Action::Create(node(n).into())).collect();
     actions.extend((0..case.services).map(|n| {
-        let id = format!("service{n:018}").into();
-        Action::Create(Service { id, spec_version: Some(SpecVersion(1)), ..Default::default() }.into())
+        Action::Create(Service { id: id(3, n).into(), spec_version: Some(SpecVersion(1)), ..Default::default() }.into())
     }));
     view.apply(&actions).expect("all objects are new");
     let mut scheduler = Scheduler::new(1);

@@ -6,9 +6,9 @@
 
 use super::constraint::{ENGINE_LABEL_PREFIX, NODE_LABEL_PREFIX, engine_label, node_label};
 use super::filters::{Demands, Filter, Rejections, is_ready};
-use super::nodes::{Index, NodeInfo, NodeSet, VersionedService};
+use super::nodes::{Index, NodeInfo, NodeSet, ServiceSlot, VersionedService};
 use super::volumes::VolumeUses;
-use model::{Node, ServiceId, Timestamp};
+use model::{Node, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use stdx::Rng;
@@ -22,6 +22,7 @@ pub(super) struct Context<'a> {
     pub(super) view: &'a View,
     pub(super) demands: &'a Demands,
     pub(super) service: Option<&'a VersionedService>,
+    pub(super) slot: Option<ServiceSlot>,
     pub(super) class: usize,
     pub(super) now: Timestamp,
 }
@@ -30,12 +31,8 @@ pub(super) struct Context<'a> {
 type Key = Reverse<(u32, u32, u32, u64, Index)>;
 
 impl Context<'_> {
-    fn service_id(&self) -> Option<&ServiceId> {
-        self.service.map(|(id, _)| id)
-    }
-
     fn tasks_of_service(&self, nodes: &NodeSet, index: Index) -> u32 {
-        nodes.of_service(self.service_id()).and_then(|counts| counts.get(&index)).copied().unwrap_or(0)
+        nodes.tasks_of_service(self.slot, index)
     }
 
     fn key(&self, nodes: &NodeSet, info: &NodeInfo) -> Key {

@@ -19,7 +19,7 @@ use group::{Context, PREFERENCE_LIMIT, Picker, Spread};
 use model::{
     Node, NodeId, Service, ServiceId, SpecVersion, Task, TaskId, TaskState, TaskStatus, Timestamp, VolumeAttachment,
 };
-use nodes::{Index, NodeSet, VersionedService};
+use nodes::{Index, NodeSet, TaskKey, VersionedService};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use stdx::Rng;
@@ -37,7 +37,7 @@ pub const NO_SUITABLE_NODE: &str = "no suitable node";
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum GroupKey {
     Service(ServiceId, SpecVersion),
-    Alone(TaskId),
+    Alone(TaskKey),
 }
 
 /// The scheduler: what runs where, and who waits for a node.
@@ -46,7 +46,7 @@ pub struct Scheduler {
     rng: Rng,
     nodes: NodeSet,
     uses: VolumeUses,
-    queue: BTreeMap<GroupKey, BTreeMap<TaskId, Arc<Task>>>,
+    queue: BTreeMap<GroupKey, BTreeMap<TaskKey, Arc<Task>>>,
     /// Tasks that have their node already and wait for it to have room.
     preassigned: BTreeMap<TaskId, Arc<Task>>,
     /// Tasks that shall stop before they got anywhere: no agent will do it.
@@ -188,7 +188,7 @@ impl Scheduler {
             }
         } else {
             let key = group_key(task);
-            if self.queue.entry(key.clone()).or_default().insert(task.id.clone(), task.clone()).is_none() {
+            if self.queue.entry(key.clone()).or_default().insert(TaskKey::new(&task.id), task.clone()).is_none() {
                 self.fresh.insert(key);
             }
         }
@@ -199,7 +199,7 @@ impl Scheduler {
         self.preassigned.remove(&task.id);
         let key = group_key(task);
         if let Some(group) = self.queue.get_mut(&key) {
-            group.remove(&task.id);
+            group.remove(&TaskKey::new(&task.id));
             if group.is_empty() {
                 self.queue.remove(&key);
             }
@@ -219,7 +219,8 @@ impl Scheduler {
         let demands = Demands::of(&task);
         let service = versioned_service(&task);
         let class = self.nodes.class(&demands.fixed);
-        let context = Context { view, demands: &demands, service: service.as_ref(), class, now };
+        let slot = service.as_ref().map(|(id, _)| self.nodes.service_slot(id));
+        let context = Context { view, demands: &demands, service: service.as_ref(), slot, class, now };
         let rejection = context.rejection(&self.nodes, &self.uses, self.nodes.info(index));
         match rejection {
             None => {
@@ -254,7 +255,8 @@ impl Scheduler {
         }
         let service = versioned_service(&first);
         let class = self.nodes.class(&demands.fixed);
-        let context = Context { view, demands: &demands, service: service.as_ref(), class, now };
+        let slot = service.as_ref().map(|(id, _)| self.nodes.service_slot(id));
+        let context = Context { view, demands: &demands, service: service.as_ref(), slot, class, now };
         let mut picker = Picker::new(&context, &self.nodes, &self.uses, &preferences(&first), &mut self.rng);
         let mut tasks = tasks.into_values();
         let mut unplaced = None;
@@ -327,7 +329,7 @@ impl Scheduler {
                 }
             }
             refuse(&task, text.clone(), now, plan);
-            self.queue.entry(group_key(&task)).or_default().insert(task.id.clone(), task);
+            self.queue.entry(group_key(&task)).or_default().insert(TaskKey::new(&task.id), task);
         }
     }
 
@@ -369,7 +371,7 @@ fn versioned_service(task: &Task) -> Option<VersionedService> {
 fn group_key(task: &Task) -> GroupKey {
     match (&task.service_id, task.spec_version) {
         (Some(service), Some(version)) => GroupKey::Service(service.clone(), version),
-        _ => GroupKey::Alone(task.id.clone()),
+        _ => GroupKey::Alone(TaskKey::new(&task.id)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::filters::{FixedDemands, FixedFilter, host_ports, reservations};
 use super::generic;
-use model::{GenericResource, Node, NodeId, PortProtocol, ServiceId, SpecVersion, Task, TaskState, Timestamp};
+use model::{GenericResource, Node, NodeId, PortProtocol, ServiceId, SpecVersion, Task, TaskId, TaskState, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use stdx::Rng;
@@ -19,10 +19,27 @@ const FAILURES_KEPT: usize = 100;
 
 /// A node's place in the list.
 pub(super) type Index = u32;
+/// The place of a service's counts.
+pub(super) type ServiceSlot = usize;
 /// A service in one version of its spec.
 pub(super) type VersionedService = (ServiceId, Option<SpecVersion>);
 /// Where a node stands in a class: active tasks, a random number against ties, the node.
 type Rank = (u32, u64, Index);
+
+/// A task's identifier with its first bytes as a number in front, so that most comparisons in a large map touch no other
+/// memory. The order is the identifier's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TaskKey(u64, pub(super) TaskId);
+
+impl TaskKey {
+    pub(super) fn new(id: &TaskId) -> Self {
+        let mut head = [0; 8];
+        let bytes = id.as_str().as_bytes();
+        let length = bytes.len().min(8);
+        head[..length].copy_from_slice(&bytes[..length]);
+        Self(u64::from_be_bytes(head), id.clone())
+    }
+}
 
 /// A node and what is on it.
 #[derive(Clone, Debug)]
@@ -150,10 +167,13 @@ pub(super) struct NodeSet {
     nodes: Vec<Option<NodeInfo>>,
     free: Vec<Index>,
     by_id: BTreeMap<NodeId, Index>,
+    /// Where a service's counts are.
+    services: BTreeMap<ServiceId, ServiceSlot>,
     /// Active tasks of a service, by node.
-    by_service: BTreeMap<ServiceId, BTreeMap<Index, u32>>,
+    by_service: Vec<BTreeMap<Index, u32>>,
+    free_services: Vec<ServiceSlot>,
     /// Tasks that hold something, as they were counted.
-    tasks: BTreeMap<model::TaskId, Arc<Task>>,
+    tasks: BTreeMap<TaskKey, Arc<Task>>,
     classes: Vec<(FixedDemands, Class)>,
     uses: u64,
 }
@@ -200,7 +220,7 @@ impl NodeSet {
         self.by_id.insert(node.id.clone(), index);
         for task in tasks {
             // One that came before its node was not counted anywhere.
-            self.tasks.remove(&task.id);
+            self.tasks.remove(&TaskKey::new(&task.id));
             self.count(task);
         }
         self.update_classes(index);
@@ -215,7 +235,7 @@ impl NodeSet {
         let Some(index) = self.by_id.remove(id) else { return };
         let info = self.nodes[index as usize].take().expect("a known identifier has a node");
         self.classes.iter_mut().for_each(|(_, class)| class.set(&info, false));
-        for nodes in self.by_service.values_mut() {
+        for nodes in &mut self.by_service {
             nodes.remove(&index);
         }
         self.tasks.retain(|_, task| task.node_id.as_ref() != Some(id));
@@ -227,7 +247,7 @@ impl NodeSet {
         if !is_on_node(task) {
             return self.forget(&task.id);
         }
-        let old = self.tasks.insert(task.id.clone(), task.clone());
+        let old = self.tasks.insert(TaskKey::new(&task.id), task.clone());
         if old.as_ref().is_some_and(|old| same_usage(old, task)) {
             return false;
         }
@@ -240,19 +260,16 @@ impl NodeSet {
         if is_active(task) {
             info.active_tasks += 1;
             if let Some(service) = &task.service_id {
-                let nodes = match self.by_service.get_mut(service) {
-                    Some(nodes) => nodes,
-                    None => self.by_service.entry(service.clone()).or_default(),
-                };
-                *nodes.entry(index).or_insert(0) += 1;
+                let slot = self.service_slot(service);
+                *self.by_service[slot].entry(index).or_insert(0) += 1;
             }
         }
         old.is_some()
     }
 
     /// The task holds nothing any more; true if it did.
-    pub(super) fn forget(&mut self, id: &model::TaskId) -> bool {
-        match self.tasks.remove(id) {
+    pub(super) fn forget(&mut self, id: &TaskId) -> bool {
+        match self.tasks.remove(&TaskKey::new(id)) {
             Some(old) => {
                 self.subtract(&old);
                 true
@@ -269,7 +286,8 @@ impl NodeSet {
             return;
         }
         info.active_tasks -= 1;
-        if let Some(nodes) = task.service_id.as_ref().and_then(|service| self.by_service.get_mut(service))
+        let slot = task.service_id.as_ref().and_then(|service| self.services.get(service)).copied();
+        if let Some(nodes) = slot.map(|slot| &mut self.by_service[slot])
             && let Some(count) = nodes.get_mut(&index)
         {
             *count -= 1;
@@ -286,19 +304,33 @@ impl NodeSet {
         }
     }
 
-    /// Drops the service's counts once it has none, so that removed services leave nothing behind.
+    /// Where the service's counts are.
+    pub(super) fn service_slot(&mut self, service: &ServiceId) -> ServiceSlot {
+        if let Some(&slot) = self.services.get(service) {
+            return slot;
+        }
+        let slot = self.free_services.pop().unwrap_or_else(|| {
+            self.by_service.push(BTreeMap::new());
+            self.by_service.len() - 1
+        });
+        self.services.insert(service.clone(), slot);
+        slot
+    }
+
+    /// Drops the counts of a removed service. Those of its tasks that still run stay counted in total.
     pub(super) fn forget_service(&mut self, service: &ServiceId) {
-        if self.by_service.get(service).is_some_and(BTreeMap::is_empty) {
-            self.by_service.remove(service);
+        if let Some(slot) = self.services.remove(service) {
+            self.by_service[slot].clear();
+            self.free_services.push(slot);
         }
         for info in self.nodes.iter_mut().flatten() {
             info.failures.retain(|(failed, _), _| failed != service);
         }
     }
 
-    /// How many active tasks of the service each node has.
-    pub(super) fn of_service(&self, service: Option<&ServiceId>) -> Option<&BTreeMap<Index, u32>> {
-        service.and_then(|service| self.by_service.get(service))
+    /// How many active tasks of the service a node has.
+    pub(super) fn tasks_of_service(&self, slot: Option<ServiceSlot>, index: Index) -> u32 {
+        slot.and_then(|slot| self.by_service[slot].get(&index)).copied().unwrap_or(0)
     }
 
     /// A task of `service` failed on `node`.
