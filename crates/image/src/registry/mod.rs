@@ -25,7 +25,7 @@ use crate::store::blobs::{DOCUMENT_BYTES_MAX, digest_of};
 use crate::{AuthConfig, AuthStatus, Distribution, ImageError, RegistryConfig};
 pub(crate) use endpoint::Endpoint;
 
-/// `GET /distribution/…` gives up on connecting after this, all endpoints together.
+/// `GET /distribution/…` waits this long for a first sign of life, all endpoints together.
 const DISTRIBUTION_CONNECT_BUDGET: Duration = Duration::from_millis(1600);
 const DISTRIBUTION_STALL: Duration = Duration::from_secs(10);
 /// What docker takes for Docker Hub in a login.
@@ -90,7 +90,13 @@ impl Registries {
             let timeouts = Timeouts { connect, stall: DISTRIBUTION_STALL };
             let client = Client { timeouts, ..self.client.clone() };
             let inspect = async {
-                let session = Session::open(&client, endpoint, auth, pull_scope(reference)).await?;
+                let open = Session::open(&client, endpoint, auth, pull_scope(reference));
+                let silent = || ImageError::Unreachable {
+                    url: endpoint.url("/v2/"),
+                    reason: "net/http: request canceled while waiting for connection".into(),
+                };
+                // who takes a connection and then says nothing is not reached either
+                let session = tokio::time::timeout(connect, open).await.map_err(|_| silent())??;
                 session.inspect(reference).await
             };
             match inspect.await {

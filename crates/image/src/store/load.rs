@@ -193,7 +193,11 @@ fn docker_images(parts: &Parts) -> Result<Vec<Found>, ImageError> {
     let entries: Vec<ArchiveEntry> = json("manifest.json", &parts.read("manifest.json")?)?;
     let one = |entry: ArchiveEntry| {
         let layers = entry.layers.iter().map(|name| parts.need(name).cloned()).collect::<Result<_, _>>()?;
-        let names = entry.repo_tags.iter().map(|name| Reference::parse(name)).collect::<Result<_, _>>()?;
+        let names: Vec<Reference> = entry
+            .repo_tags
+            .iter()
+            .map(|name| Ok(Reference::parse(name)?.with_default_tag()))
+            .collect::<Result<_, ImageError>>()?;
         Ok(Found { document: parts.read(&entry.config)?, layers, manifests: Vec::new(), names })
     };
     entries.into_iter().map(one).collect()

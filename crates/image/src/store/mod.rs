@@ -334,20 +334,17 @@ fn find(catalog: &Catalog, text: &str) -> Result<Digest, ImageError> {
     const ID_START_MAX: usize = 64;
     let missing = || ImageError::NoSuchImage(text.to_string());
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_hex = !hex.is_empty() && hex.len() <= ID_START_MAX && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hex = !hex.is_empty()
+        && hex.len() <= ID_START_MAX
+        && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if is_hex && hex.len() == ID_START_MAX {
         let id = Digest::parse(&format!("sha256:{hex}")).map_err(|_| missing())?;
         return if catalog.images.contains_key(&id) { Ok(id) } else { Err(missing()) };
     }
     if !text.starts_with("sha256:") {
-        match Reference::parse(text) {
-            Ok(reference) => {
-                if let Some(id) = find_reference(catalog, &reference.with_default_tag()) {
-                    return Ok(id);
-                }
-            }
-            Err(error) if !is_hex => return Err(error.into()),
-            Err(_) => {}
+        let reference = Reference::parse(text)?.with_default_tag();
+        if let Some(id) = find_reference(catalog, &reference) {
+            return Ok(id);
         }
     }
     if !is_hex {

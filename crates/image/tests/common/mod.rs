@@ -1,5 +1,5 @@
 //! Images made in memory, Debian's registry on loopback, and a registry that misbehaves on request.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 pub mod archive;
 pub mod fake;
