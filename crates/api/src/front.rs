@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use docker_types::version::{self, ApiVersion};
+use docker_types::version::ApiVersion;
 use futures::FutureExt;
 use http::{HeaderValue, Request, StatusCode, Uri, header, uri::PathAndQuery};
 use tower::ServiceExt;
@@ -66,7 +66,7 @@ impl Front {
     }
 }
 
-/// [`version::MAX`] as a header.
+/// [`docker_types::version::MAX`] as a header.
 const API_VERSION: &str = "1.51";
 
 /// Clients of old read bare text.
@@ -110,6 +110,6 @@ mod tests {
 
     #[test]
     fn the_header_names_the_newest_version() {
-        assert_eq!(API_VERSION, version::MAX.to_string());
+        assert_eq!(API_VERSION, docker_types::version::MAX.to_string());
     }
 }

@@ -9,6 +9,7 @@ mod answer;
 mod error;
 mod frames;
 mod front;
+mod hijack;
 pub mod listen;
 mod lookup;
 mod names;

@@ -1,7 +1,5 @@
 //! Which path is answered by whom.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, any, delete, get, head, post};
@@ -9,19 +7,19 @@ use http::Method;
 
 use crate::error::ApiError;
 use crate::not_built::{self, NotBuilt};
-use crate::state::{ApiState, Shared};
+use crate::state::Shared;
 use crate::swarm::{cluster, logs, nodes, secrets, services, tasks};
 use crate::system;
 
 /// All routes.
-pub(crate) fn router(state: ApiState) -> Router {
+pub(crate) fn router(state: Shared) -> Router {
     let routes = Router::new().merge(system_routes()).merge(swarm_routes());
     not_built::NOT_BUILT
         .iter()
         .fold(routes, |routes, missing| routes.route(missing.path, refuse(missing)))
         .fallback(any(page_not_found))
         .method_not_allowed_fallback(page_not_found)
-        .with_state(Arc::new(state))
+        .with_state(state)
 }
 
 async fn page_not_found() -> ApiError {
@@ -40,7 +38,10 @@ fn refuse(missing: &'static NotBuilt) -> MethodRouter<Shared> {
 }
 
 fn system_routes() -> Router<Shared> {
-    Router::new().route("/_ping", get(system::ping)).route("/version", get(system::version))
+    Router::new()
+        .route("/_ping", get(system::ping))
+        .route("/version", get(system::version))
+        .route("/info", get(system::info))
 }
 
 fn swarm_routes() -> Router<Shared> {

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::front::Front;
+use crate::hijack::Sessions;
 use crate::listen::Listener;
 use crate::router::router;
-use crate::state::ApiState;
+use crate::state::{ApiState, Context};
 
 /// How long a client may take to send the head of a request, as in dockerd.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
@@ -36,10 +38,11 @@ const HEAD_BYTES_LIMIT: usize = 1024 * 1024;
 /// Serves until `shutdown` completes, then until open requests have ended or the grace is over.
 pub async fn serve(listeners: Vec<Listener>, state: ApiState, shutdown: impl Future<Output = ()>) {
     let (version, experimental) = (state.about.engine_version.clone(), state.about.experimental);
-    let front = Front::new(router(state), &version, experimental);
+    let sessions = Sessions::default();
+    let Sessions { tracker: connections, cut } = sessions.clone();
+    let context = Arc::new(Context::new(state, sessions));
+    let front = Front::new(router(context), &version, experimental);
     let stop = CancellationToken::new();
-    let cut = CancellationToken::new();
-    let connections = TaskTracker::new();
     let acceptors = TaskTracker::new();
     for listener in listeners {
         let worker =

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use docker_types::system::{Component, PlatformName, Version};
 use docker_types::version;
 
+use crate::hijack::Sessions;
 use crate::swarm_backend::SwarmBackend;
 
 /// What the server answers from. `daemon` fills it.
@@ -16,7 +17,28 @@ pub struct ApiState {
 }
 
 /// The state as handlers get it.
-pub(crate) type Shared = Arc<ApiState>;
+pub(crate) type Shared = Arc<Context>;
+
+/// The state, and what the server adds.
+pub(crate) struct Context {
+    state: ApiState,
+    /// Connections that were taken over.
+    pub(crate) sessions: Sessions,
+}
+
+impl Context {
+    pub(crate) fn new(state: ApiState, sessions: Sessions) -> Self {
+        Self { state, sessions }
+    }
+}
+
+impl std::ops::Deref for Context {
+    type Target = ApiState;
+
+    fn deref(&self) -> &ApiState {
+        &self.state
+    }
+}
 
 /// What the program says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

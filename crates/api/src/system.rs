@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use docker_types::system::Info;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::answer;
@@ -27,4 +28,15 @@ pub(crate) async fn version(State(state): State<Shared>) -> ApiResult {
 
 fn kernel_version() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+pub(crate) async fn info(State(state): State<Shared>) -> ApiResult {
+    let mut info = Info::default();
+    info.swarm = cluster::info(&state.swarm.info().await);
+    if !info.swarm.warnings.is_empty() {
+        info.warnings.get_or_insert_default().extend(info.swarm.warnings.iter().cloned());
+    }
+    info.server_version.clone_from(&state.about.engine_version);
+    info.experimental_build = state.about.experimental;
+    Ok(answer::ok(&info))
 }

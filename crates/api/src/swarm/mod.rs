@@ -1,6 +1,7 @@
 //! Handlers of the swarm's endpoints.
 
 pub(crate) mod cluster;
+pub(crate) mod events;
 pub(crate) mod logs;
 pub(crate) mod nodes;
 pub(crate) mod secrets;

@@ -1,0 +1,131 @@
+//! Changes of the swarm's objects as Docker events.
+
+use std::collections::BTreeMap;
+
+use docker_types::words::Word;
+use model::{Node, NodeRole, Reachability, Service, ServiceMode, TaskRuntime, UpdateState};
+
+use crate::swarm_backend::{SwarmEvent, SwarmEventAction, SwarmObject};
+
+/// What a Docker event says of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Described {
+    /// `Type`.
+    pub(crate) kind: &'static str,
+    /// `Action`.
+    pub(crate) action: &'static str,
+    /// `Actor.ID`.
+    pub(crate) id: String,
+    /// `Actor.Attributes`.
+    pub(crate) attributes: BTreeMap<String, String>,
+}
+
+pub(crate) fn describe(event: &SwarmEvent) -> Described {
+    let action = match event.action {
+        SwarmEventAction::Create => "create",
+        SwarmEventAction::Update => "update",
+        SwarmEventAction::Remove => "remove",
+    };
+    let (kind, id, name) = match &event.object {
+        SwarmObject::Node(node) => ("node", node.id.to_string(), node_name(node)),
+        SwarmObject::Service(service) => ("service", service.id.to_string(), service.spec.annotations.name.clone()),
+        SwarmObject::Network(network) => ("network", network.id.to_string(), network.spec.annotations.name.clone()),
+        SwarmObject::Secret(secret) => ("secret", secret.id.to_string(), secret.spec.annotations.name.clone()),
+        SwarmObject::Config(config) => ("config", config.id.to_string(), config.spec.annotations.name.clone()),
+    };
+    let mut attributes = BTreeMap::from([("name".to_owned(), name)]);
+    if event.action == SwarmEventAction::Update {
+        match (&event.object, &event.old) {
+            (SwarmObject::Node(new), Some(SwarmObject::Node(old))) => node_changes(old, new, &mut attributes),
+            (SwarmObject::Service(new), Some(SwarmObject::Service(old))) => service_changes(old, new, &mut attributes),
+            _ => {}
+        }
+    }
+    Described { kind, action, id, attributes }
+}
+
+/// Whether users see such a change: an update of a node that changes nothing they know is none.
+pub(crate) fn is_seen(event: &SwarmEvent, described: &Described) -> bool {
+    let is_update = event.action == SwarmEventAction::Update && event.old.is_some();
+    !(is_update && described.kind == "node" && described.attributes.len() == 1)
+}
+
+fn node_name(node: &Node) -> String {
+    let hostname = node.description.as_ref().map(|description| description.hostname.clone()).unwrap_or_default();
+    if node.spec.annotations.name.is_empty() { hostname } else { node.spec.annotations.name.clone() }
+}
+
+/// Notes a value that was `old` and is `new`.
+fn note(attributes: &mut BTreeMap<String, String>, key: &str, old: &str, new: &str) {
+    if old != new {
+        attributes.insert(format!("{key}.old"), old.to_owned());
+        attributes.insert(format!("{key}.new"), new.to_owned());
+    }
+}
+
+fn node_changes(old: &Node, new: &Node, attributes: &mut BTreeMap<String, String>) {
+    note(attributes, "availability", old.spec.availability.word(), new.spec.availability.word());
+    note(attributes, "role", old.spec.desired_role.word(), new.spec.desired_role.word());
+    note(attributes, "state", old.status.state.word(), new.status.state.word());
+    let manager = |node: &Node| match &node.manager_status {
+        Some(status) if node.role == NodeRole::Manager => (status.leader, status.reachability),
+        _ => (false, Reachability::Unknown),
+    };
+    let ((old_leader, old_reach), (new_leader, new_reach)) = (manager(old), manager(new));
+    note(attributes, "leader", &old_leader.to_string(), &new_leader.to_string());
+    note(attributes, "reachability", old_reach.word(), new_reach.word());
+}
+
+fn service_changes(old: &Service, new: &Service, attributes: &mut BTreeMap<String, String>) {
+    let image = |service: &Service| match &service.spec.task.runtime {
+        Some(TaskRuntime::Container(container)) => container.image.clone(),
+        _ => String::new(),
+    };
+    let replicas = |service: &Service| match &service.spec.mode {
+        Some(ServiceMode::Replicated(replicated)) => replicated.replicas.to_string(),
+        _ => String::new(),
+    };
+    let state = |service: &Service| service.update_status.as_ref().map_or(UpdateState::Unknown, |status| status.state);
+    note(attributes, "image", &image(old), &image(new));
+    note(attributes, "replicas", &replicas(old), &replicas(new));
+    note(attributes, "updatestate", state(old).word(), state(new).word());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{NodeState, ReplicatedService, Timestamp};
+
+    fn event(object: SwarmObject, old: Option<SwarmObject>) -> SwarmEvent {
+        SwarmEvent { at: Timestamp::default(), action: SwarmEventAction::Update, object, old }
+    }
+
+    #[test]
+    fn updates_tell_what_changed() {
+        let with = |replicas| {
+            let mut service = Service { id: "s".into(), ..Service::default() };
+            service.spec.annotations.name = "web".into();
+            service.spec.mode = Some(ServiceMode::Replicated(ReplicatedService { replicas }));
+            SwarmObject::Service(Box::new(service))
+        };
+        let described = describe(&event(with(5), Some(with(1))));
+        assert_eq!((described.kind, described.action, described.id.as_str()), ("service", "update", "s"));
+        let pairs: Vec<_> = described.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(pairs, ["name=web", "replicas.new=5", "replicas.old=1"]);
+    }
+
+    #[test]
+    fn heartbeats_of_nodes_are_no_events() {
+        let with = |state| {
+            let mut node = Node { id: "n".into(), ..Node::default() };
+            node.status.state = state;
+            SwarmObject::Node(Box::new(node))
+        };
+        let quiet = event(with(NodeState::Ready), Some(with(NodeState::Ready)));
+        assert!(!is_seen(&quiet, &describe(&quiet)));
+        let loud = event(with(NodeState::Down), Some(with(NodeState::Ready)));
+        let described = describe(&loud);
+        assert!(is_seen(&loud, &described));
+        assert_eq!(described.attributes["state.old"], "ready");
+    }
+}

@@ -1,0 +1,392 @@
+//! A swarm that keeps its objects in memory and does nothing with them, and a server over a unix socket to reach it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use api::swarm_backend::*;
+use async_trait::async_trait;
+use model::*;
+use tokio::sync::{mpsc, oneshot};
+
+type Objects<T> = Mutex<BTreeMap<String, T>>;
+
+/// A swarm of one that is `active` from the start, unless told otherwise.
+#[derive(Default)]
+pub(crate) struct FakeSwarm {
+    pub(crate) refuse: Mutex<Option<SwarmError>>,
+    pub(crate) inits: Mutex<Vec<InitRequest>>,
+    pub(crate) joins: Mutex<Vec<JoinRequest>>,
+    pub(crate) leaves: Mutex<Vec<LeaveMode>>,
+    pub(crate) cluster_specs: Mutex<Vec<(ObjectVersion, ClusterSpec, KeyRotation)>>,
+    pub(crate) services: Objects<Service>,
+    pub(crate) nodes: Objects<Node>,
+    pub(crate) tasks: Objects<Task>,
+    pub(crate) secrets: Objects<Secret>,
+    pub(crate) configs: Objects<Config>,
+    pub(crate) networks: Objects<Network>,
+    pub(crate) logs: Mutex<Vec<SwarmResult<LogMessage>>>,
+    pub(crate) rollbacks: Mutex<Vec<Rollback>>,
+    next: AtomicU64,
+}
+
+impl FakeSwarm {
+    fn ready(&self) -> SwarmResult<()> {
+        self.refuse.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn new_id(&self, kind: &str) -> String {
+        format!("{kind}{:020}", self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn get<T: Clone>(&self, objects: &Objects<T>, kind: &str, id: &str) -> SwarmResult<T> {
+        self.ready()?;
+        let missing = || SwarmError::grpc(GrpcCode::NotFound, format!("{kind} {id} not found"));
+        objects.lock().unwrap().get(id).cloned().ok_or_else(missing)
+    }
+
+    fn list<T: Clone>(&self, objects: &Objects<T>, matches: impl Fn(&T) -> bool) -> SwarmResult<Vec<T>> {
+        self.ready()?;
+        Ok(objects.lock().unwrap().values().filter(|object| matches(object)).cloned().collect())
+    }
+
+    fn remove<T>(&self, objects: &Objects<T>, id: &str) -> SwarmResult<()> {
+        self.ready()?;
+        objects.lock().unwrap().remove(id);
+        Ok(())
+    }
+}
+
+fn in_sequence(current: &mut Meta, version: ObjectVersion) -> SwarmResult<()> {
+    if current.version != version {
+        return Err(SwarmError::grpc(GrpcCode::Unknown, "update out of sequence"));
+    }
+    current.version.0 += 1;
+    Ok(())
+}
+
+#[async_trait]
+impl SwarmBackend for FakeSwarm {
+    async fn init(&self, request: InitRequest) -> SwarmResult<NodeId> {
+        self.ready()?;
+        self.inits.lock().unwrap().push(request);
+        Ok("node1".into())
+    }
+
+    async fn join(&self, request: JoinRequest) -> SwarmResult<()> {
+        self.ready()?;
+        self.joins.lock().unwrap().push(request);
+        Ok(())
+    }
+
+    async fn leave(&self, mode: LeaveMode) -> SwarmResult<()> {
+        self.ready()?;
+        self.leaves.lock().unwrap().push(mode);
+        Ok(())
+    }
+
+    async fn unlock(&self, key: &str) -> SwarmResult<()> {
+        if key == "right" { Ok(()) } else { Err(SwarmError::InvalidUnlockKey) }
+    }
+
+    async fn unlock_key(&self) -> SwarmResult<String> {
+        Ok("SWMKEY-1-x".to_owned())
+    }
+
+    async fn info(&self) -> SwarmInfo {
+        let active = self.ready().is_ok();
+        let state = if active { LocalNodeState::Active } else { LocalNodeState::Inactive };
+        SwarmInfo {
+            node_id: "node1".to_owned(),
+            node_addr: "127.0.0.1".to_owned(),
+            local_node_state: state,
+            control_available: active,
+            nodes: 1,
+            managers: 1,
+            ..SwarmInfo::default()
+        }
+    }
+
+    async fn cluster(&self) -> SwarmResult<Cluster> {
+        self.ready()?;
+        Ok(Cluster { id: "cluster1".into(), ..Cluster::default() })
+    }
+
+    async fn update_cluster(
+        &self,
+        version: ObjectVersion,
+        spec: ClusterSpec,
+        rotation: KeyRotation,
+    ) -> SwarmResult<()> {
+        self.ready()?;
+        self.cluster_specs.lock().unwrap().push((version, spec, rotation));
+        Ok(())
+    }
+
+    async fn nodes(&self, filter: NodeFilter) -> SwarmResult<Vec<Node>> {
+        self.list(&self.nodes, |node| filter.matches(node))
+    }
+
+    async fn node(&self, id: &NodeId) -> SwarmResult<Node> {
+        self.get(&self.nodes, "node", id.as_str())
+    }
+
+    async fn update_node(&self, id: &NodeId, version: ObjectVersion, spec: NodeSpec) -> SwarmResult<()> {
+        let mut node = self.node(id).await?;
+        in_sequence(&mut node.meta, version)?;
+        node.spec = spec;
+        self.nodes.lock().unwrap().insert(id.to_string(), node);
+        Ok(())
+    }
+
+    async fn remove_node(&self, id: &NodeId, mode: RemoveMode) -> SwarmResult<()> {
+        if mode == RemoveMode::Safe {
+            let text = format!("node {id} is not down and can't be removed");
+            return Err(SwarmError::grpc(GrpcCode::FailedPrecondition, text));
+        }
+        self.remove(&self.nodes, id.as_str())
+    }
+
+    async fn services(&self, filter: ServiceFilter) -> SwarmResult<Vec<Service>> {
+        self.list(&self.services, |service| filter.matches(service))
+    }
+
+    async fn service(&self, id: &ServiceId, _defaults: InsertDefaults) -> SwarmResult<Service> {
+        self.get(&self.services, "service", id.as_str())
+    }
+
+    async fn create_service(&self, spec: ServiceSpec) -> SwarmResult<Service> {
+        self.ready()?;
+        let name = &spec.annotations.name;
+        if self.services.lock().unwrap().values().any(|service| service.spec.annotations.name == *name) {
+            let text = format!("name conflicts with an existing object: service {name} already exists");
+            return Err(SwarmError::grpc(GrpcCode::AlreadyExists, text));
+        }
+        let id = self.new_id("service");
+        let meta = Meta { version: ObjectVersion(10), ..Meta::default() };
+        let ports = spec.endpoint.as_ref().map(|endpoint| endpoint.ports.clone()).unwrap_or_default();
+        let endpoint = Some(Endpoint { spec: spec.endpoint.clone(), ports, ..Endpoint::default() });
+        let service = Service { id: id.as_str().into(), meta, spec, endpoint, ..Service::default() };
+        self.services.lock().unwrap().insert(id, service.clone());
+        Ok(service)
+    }
+
+    async fn update_service(
+        &self,
+        id: &ServiceId,
+        version: ObjectVersion,
+        spec: ServiceSpec,
+        rollback: Rollback,
+    ) -> SwarmResult<Service> {
+        let mut service = self.service(id, InsertDefaults::No).await?;
+        in_sequence(&mut service.meta, version)?;
+        self.rollbacks.lock().unwrap().push(rollback);
+        service.previous_spec = Some(std::mem::replace(&mut service.spec, spec));
+        self.services.lock().unwrap().insert(id.to_string(), service.clone());
+        Ok(service)
+    }
+
+    async fn remove_service(&self, id: &ServiceId) -> SwarmResult<()> {
+        self.remove(&self.services, id.as_str())
+    }
+
+    async fn service_statuses(&self, ids: &[ServiceId]) -> SwarmResult<Vec<ServiceTaskCounts>> {
+        let counts = |id: &ServiceId| ServiceTaskCounts {
+            service_id: id.clone(),
+            desired_tasks: 5,
+            running_tasks: 4,
+            completed_tasks: 0,
+        };
+        Ok(ids.iter().map(counts).collect())
+    }
+
+    async fn tasks(&self, filter: TaskFilter) -> SwarmResult<Vec<Task>> {
+        self.list(&self.tasks, |task| filter.matches(task))
+    }
+
+    async fn task(&self, id: &TaskId) -> SwarmResult<Task> {
+        self.get(&self.tasks, "task", id.as_str())
+    }
+
+    async fn secrets(&self, filter: ObjectFilter) -> SwarmResult<Vec<Secret>> {
+        self.list(&self.secrets, |secret| filter.matches_secret(secret))
+    }
+
+    async fn secret(&self, id: &SecretId) -> SwarmResult<Secret> {
+        self.get(&self.secrets, "secret", id.as_str())
+    }
+
+    async fn create_secret(&self, spec: SecretSpec) -> SwarmResult<SecretId> {
+        self.ready()?;
+        let name = &spec.annotations.name;
+        if self.secrets.lock().unwrap().values().any(|secret| secret.spec.annotations.name == *name) {
+            return Err(SwarmError::grpc(GrpcCode::AlreadyExists, format!("secret {name} already exists")));
+        }
+        let id = self.new_id("secret");
+        let secret = Secret { id: id.as_str().into(), spec, ..Secret::default() };
+        self.secrets.lock().unwrap().insert(id.clone(), secret);
+        Ok(id.into())
+    }
+
+    async fn update_secret(&self, id: &SecretId, version: ObjectVersion, spec: SecretSpec) -> SwarmResult<()> {
+        let mut secret = self.secret(id).await?;
+        in_sequence(&mut secret.meta, version)?;
+        secret.spec.annotations.labels = spec.annotations.labels;
+        self.secrets.lock().unwrap().insert(id.to_string(), secret);
+        Ok(())
+    }
+
+    async fn remove_secret(&self, id: &SecretId) -> SwarmResult<()> {
+        self.remove(&self.secrets, id.as_str())
+    }
+
+    async fn configs(&self, filter: ObjectFilter) -> SwarmResult<Vec<Config>> {
+        self.list(&self.configs, |config| filter.matches_config(config))
+    }
+
+    async fn config(&self, id: &ConfigId) -> SwarmResult<Config> {
+        self.get(&self.configs, "config", id.as_str())
+    }
+
+    async fn create_config(&self, spec: ConfigSpec) -> SwarmResult<ConfigId> {
+        self.ready()?;
+        let id = self.new_id("config");
+        let config = Config { id: id.as_str().into(), spec, ..Config::default() };
+        self.configs.lock().unwrap().insert(id.clone(), config);
+        Ok(id.into())
+    }
+
+    async fn update_config(&self, id: &ConfigId, version: ObjectVersion, spec: ConfigSpec) -> SwarmResult<()> {
+        let mut config = self.config(id).await?;
+        in_sequence(&mut config.meta, version)?;
+        config.spec.annotations.labels = spec.annotations.labels;
+        self.configs.lock().unwrap().insert(id.to_string(), config);
+        Ok(())
+    }
+
+    async fn remove_config(&self, id: &ConfigId) -> SwarmResult<()> {
+        self.remove(&self.configs, id.as_str())
+    }
+
+    async fn networks(&self, filter: ObjectFilter) -> SwarmResult<Vec<Network>> {
+        self.list(&self.networks, |network| filter.matches_network(network))
+    }
+
+    async fn network(&self, id: &NetworkId) -> SwarmResult<Network> {
+        self.get(&self.networks, "network", id.as_str())
+    }
+
+    async fn create_network(&self, spec: NetworkSpec) -> SwarmResult<NetworkId> {
+        self.ready()?;
+        let id = self.new_id("network");
+        let network = Network { id: id.as_str().into(), spec, ..Network::default() };
+        self.networks.lock().unwrap().insert(id.clone(), network);
+        Ok(id.into())
+    }
+
+    async fn remove_network(&self, id: &NetworkId) -> SwarmResult<()> {
+        self.remove(&self.networks, id.as_str())
+    }
+
+    async fn logs(
+        &self,
+        _selector: LogSelector,
+        _options: LogOptions,
+    ) -> SwarmResult<mpsc::Receiver<SwarmResult<LogMessage>>> {
+        let (sender, receiver) = mpsc::channel(STREAM_QUEUE_LIMIT);
+        for message in self.logs.lock().unwrap().drain(..) {
+            sender.try_send(message).unwrap();
+        }
+        Ok(receiver)
+    }
+
+    fn events(&self) -> mpsc::Receiver<SwarmEvent> {
+        mpsc::channel(STREAM_QUEUE_LIMIT).1
+    }
+}
+
+/// A server on a unix socket of its own, ended when dropped.
+pub(crate) struct Server {
+    pub(crate) swarm: Arc<FakeSwarm>,
+    pub(crate) socket: PathBuf,
+    _dir: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn message(&self) -> String {
+        self.json()["message"].as_str().unwrap_or_else(|| panic!("no message: {self:?}")).to_owned()
+    }
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Arc::new(FakeSwarm::default())).await
+    }
+
+    pub(crate) async fn start_with(swarm: Arc<FakeSwarm>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("api.sock");
+        let listener = api::listen::bind_unix(&socket, None).await.unwrap();
+        let state = api::ApiState { swarm: swarm.clone(), about: api::About::default() };
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(api::serve(vec![listener], state, async {
+            // An error means that the server was dropped, which stops it too.
+            let _ = stopped.await;
+        }));
+        Self { swarm, socket, _dir: dir, stop: Some(stop) }
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        let mut request = http::Request::builder().method(method).uri(path).header("host", "docker");
+        if !body.is_empty() {
+            request = request.header("content-type", "application/json");
+        }
+        send(&self.socket, request.body(http_body_util::Full::from(body.to_vec())).unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, b"").await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
+        self.send("POST", path, body.as_bytes()).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+}
+
+/// Sends one request on a connection of its own.
+pub(crate) async fn send(socket: &Path, request: http::Request<http_body_util::Full<bytes::Bytes>>) -> Answer {
+    use http_body_util::BodyExt;
+    let stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
