@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// What the daemon's flags and `daemon.json` say about images.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Registries.
     pub registry: RegistryConfig,
@@ -45,12 +45,6 @@ pub struct UnpackLimits {
     pub name_bytes_max: usize,
     /// Bytes of one extended header.
     pub extension_bytes_max: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { registry: RegistryConfig::default(), unpack_limits: UnpackLimits::default() }
-    }
 }
 
 impl Default for RegistryConfig {

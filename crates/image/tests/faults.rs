@@ -176,7 +176,8 @@ async fn corrupt_content_leaves_the_store_as_it_was() {
     let image = big();
     let here = store();
     let before = tree(here.root.path());
-    let cases: Vec<(&str, Box<dyn Fn(&str, Reply) -> Reply + Send>)> =
+    type Change = Box<dyn Fn(&str, Reply) -> Reply + Send>;
+    let cases: Vec<(&str, Change)> =
         vec![
             ("a layer with other bytes", {
                 let path = image.layer_path.clone();
@@ -345,7 +346,7 @@ async fn credentials_stay_with_their_registry() {
     let elsewhere = Fake::start(move |asked| content.answer(asked)).await;
     let (content, target) = (image.content.clone(), elsewhere.address.clone());
     let fake = Fake::start(move |asked| {
-        if asked.headers.get("authorization").is_none() {
+        if !asked.headers.contains_key("authorization") {
             return Reply::new(401, "").header("WWW-Authenticate", "Basic realm=x");
         }
         if asked.path.contains("/blobs/") {

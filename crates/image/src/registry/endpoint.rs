@@ -35,6 +35,16 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// `host[:port]`.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether this is plain text where `host` has answered over TLS: not to be tried then.
+    pub(crate) fn is_plain_of(&self, host: &str) -> bool {
+        !self.tls && self.role == Role::Registry && self.host == host
+    }
+
     /// The URL of `path`, which begins with `/v2/`.
     pub(super) fn url(&self, path: &str) -> String {
         let scheme = if self.tls { "https" } else { "http" };

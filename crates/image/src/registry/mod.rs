@@ -83,7 +83,11 @@ impl Registries {
         let deadline = Instant::now() + DISTRIBUTION_CONNECT_BUDGET;
         let endpoints = self.endpoints(reference);
         let mut last = no_endpoint(reference);
+        let mut answered: Option<String> = None;
         for (index, endpoint) in endpoints.iter().enumerate() {
+            if answered.as_ref().is_some_and(|host| endpoint.is_plain_of(host)) {
+                continue;
+            }
             // each gets its share of the time, the last one all that is left
             let share = (endpoints.len() - index) as u32;
             let connect = deadline.saturating_duration_since(Instant::now()) / share;
@@ -97,6 +101,7 @@ impl Registries {
                 };
                 // who takes a connection and then says nothing is not reached either
                 let session = tokio::time::timeout(connect, open).await.map_err(|_| silent())??;
+                answered = Some(endpoint.host().to_string());
                 session.inspect(reference).await
             };
             match inspect.await {

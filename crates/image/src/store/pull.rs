@@ -53,21 +53,23 @@ pub(super) async fn pull(
     let platform = platform.cloned().unwrap_or_else(Platform::linux_amd64);
     let mut pull = Pull { store, settings, reference, platform, progress, brought: Vec::new() };
     let mut last = registry::no_endpoint(&pull.reference);
-    for endpoint in pull.settings.registries.clone().endpoints(&pull.reference) {
+    let registries = pull.settings.registries.clone();
+    let mut answered: Option<String> = None;
+    for endpoint in registries.endpoints(&pull.reference) {
+        if answered.as_ref().is_some_and(|host| endpoint.is_plain_of(host)) {
+            continue;
+        }
         let attempt = async {
-            let session = pull.settings.registries.session(&endpoint, &pull.reference, auth).await?;
+            let session = registries.session(&endpoint, &pull.reference, auth).await?;
+            answered = Some(endpoint.host().to_string());
             pull.from(&session).await
         };
         match attempt.await {
             Ok(pulled) => return Ok(pulled),
-            Err(error) if is_local(&error) => {
-                last = error;
-                break;
-            }
-            // what the registry itself said counts for more than that its plain-text port is closed
-            Err(ImageError::Unreachable { .. })
-                if !matches!(last, ImageError::Unreachable { .. } | ImageError::Registry(_)) => {}
             Err(error) => last = error,
+        }
+        if is_local(&last) {
+            break;
         }
     }
     pull.clean_up(&last).await;

@@ -33,7 +33,7 @@ pub(super) fn remove(
             untag(&mut catalog, &reference, &mut changes);
             if !last {
                 drop_digests_of_repository(&mut catalog, &reference, &id, &mut changes);
-            } else if used_by.is_empty() || !options.force {
+            } else if !used_by.iter().any(|(_, running)| *running) {
                 untag_all(&mut catalog, &id, &mut changes);
                 delete(&mut catalog, &id, &mut changes);
             }
