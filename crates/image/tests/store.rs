@@ -210,3 +210,28 @@ fn newer_data_is_refused_untouched() {
     let error = ImageStore::open(root.path(), Default::default()).unwrap_err();
     assert!(error.to_string().contains("newer version"), "{error}");
 }
+
+#[tokio::test]
+async fn layers_that_a_crash_may_have_damaged_are_unpacked_again() {
+    let here = store();
+    load(&here.store, docker_archive(&two_layers(), &["x"]).0).await;
+    let image = here.store.resolve("x").unwrap();
+    let upper = image.upper_dir.clone().unwrap();
+    let layer = upper.parent().unwrap();
+    while !layer.join("synced").exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    // as after a power failure: no mark, another boot, an empty file
+    std::fs::remove_file(layer.join("synced")).unwrap();
+    let info = std::fs::read_to_string(layer.join("layer.json")).unwrap();
+    let mut info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    info["boot_id"] = "before".into();
+    std::fs::write(layer.join("layer.json"), info.to_string()).unwrap();
+    std::fs::write(upper.join("serve"), "").unwrap();
+    let again = ImageStore::open(here.root.path(), Default::default()).unwrap();
+    assert_eq!(again.resolve("x").unwrap(), image);
+    assert_eq!(std::fs::read(upper.join("serve")).unwrap(), b"#!");
+    again.prepare_rootfs("c", &image).await.unwrap();
+    again.mount("c").await.unwrap();
+    again.remove_rootfs("c").await.unwrap();
+}

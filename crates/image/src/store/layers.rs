@@ -1,14 +1,17 @@
 //! Unpacked layers: `overlay2/layers/<chain>/{diff,layer.json}`, shared by all images and containers.
 //!
-//! A layer is made in `overlay2/tmp`, flushed to the disk and renamed: it is there complete or not at all.
+//! A layer is made in `overlay2/tmp` and renamed: it is there complete or not at all. Flushing thousands of files takes
+//! long on a busy disk, and everything can be had again from the blob, which is on the disk before: so a layer is used
+//! at once and flushed in the background, and `synced` marks that this is done. A layer without the mark that comes
+//! from before the machine's last start is not trusted but unpacked again.
 //! `overlay2/l/<link>` are short names, for the list of lower directories of a mount must fit into one page.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_types::{Compression, Digest};
 use serde::{Deserialize, Serialize};
@@ -25,6 +28,10 @@ pub(crate) struct Layers {
     root: PathBuf,
     counter: AtomicU64,
     limits: UnpackLimits,
+    /// Names the time since the machine's last start.
+    boot_id: String,
+    /// Layers that are not flushed yet.
+    unsynced: Mutex<Vec<Digest>>,
 }
 
 /// `layer.json`.
@@ -33,6 +40,7 @@ pub(crate) struct LayerInfo {
     pub(crate) diff_id: Digest,
     pub(crate) size: u64,
     pub(crate) link: String,
+    boot_id: String,
 }
 
 /// The chain ids of a list of layers: each stands for a layer with all below it.
@@ -60,7 +68,8 @@ impl Layers {
             let directory = root.join(name);
             fs::create_dir_all(&directory).map_err(|error| ImageError::io(context("make", &directory), error))?;
         }
-        let this = Self { root, counter: AtomicU64::new(0), limits };
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string();
+        let this = Self { root, counter: AtomicU64::new(0), limits, boot_id, unsynced: Mutex::default() };
         let tmp = this.root.join("tmp");
         let list = fs::read_dir(&tmp).map_err(|error| ImageError::io(context("list", &tmp), error))?;
         for entry in list.flatten() {
@@ -68,7 +77,40 @@ impl Layers {
                 tracing::warn!(path = %entry.path().display(), %error, "cannot remove what an earlier run left");
             }
         }
+        this.distrust_unsynced();
         Ok(this)
+    }
+
+    /// Removes layers that a crash of the machine may have damaged.
+    fn distrust_unsynced(&self) {
+        for chain in self.list() {
+            if self.directory(&chain).join("synced").exists() {
+                continue;
+            }
+            if self.info(&chain).is_some_and(|info| info.boot_id == self.boot_id) {
+                self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).push(chain);
+                continue;
+            }
+            tracing::warn!(%chain, "layer was not on the disk when the machine stopped; it is unpacked again");
+            if let Some(trash) = self.detach(&chain) {
+                let _ = fs::remove_dir_all(trash);
+            }
+        }
+    }
+
+    /// Flushes what is not yet on the disk; false if there was nothing. Blocking, and possibly for long.
+    pub(crate) fn flush(&self) -> bool {
+        let chains = std::mem::take(&mut *self.unsynced.lock().unwrap_or_else(PoisonError::into_inner));
+        if chains.is_empty() {
+            return false;
+        }
+        let flushed = File::open(&self.root).and_then(|root| Ok(nix::unistd::syncfs(root)?));
+        match flushed {
+            // a layer that was removed meanwhile has no place for its mark
+            Ok(()) => chains.iter().for_each(|chain| drop(File::create(self.directory(chain).join("synced")))),
+            Err(error) => tracing::warn!(%error, "cannot flush layers"),
+        }
+        true
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -140,14 +182,14 @@ impl Layers {
                 format!("wrong diff id calculated on extraction {got}"),
             ));
         }
-        let info = LayerInfo { diff_id: diff_id.clone(), size, link: self.make_link(chain)? };
+        let (link, boot_id) = (self.make_link(chain)?, self.boot_id.clone());
+        let info = LayerInfo { diff_id: diff_id.clone(), size, link, boot_id };
         let publish = || -> io::Result<()> {
             fs::write(tmp.join("layer.json"), serde_json::to_vec(&info)?)?;
-            nix::unistd::syncfs(File::open(tmp)?)?;
-            fs::rename(tmp, self.directory(chain))?;
-            File::open(self.root.join("layers"))?.sync_all()
+            fs::rename(tmp, self.directory(chain))
         };
         publish().map_err(|error| ImageError::io(context("commit layer", &self.directory(chain)), error))?;
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).push(chain.clone());
         Ok(info)
     }
 

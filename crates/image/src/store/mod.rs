@@ -10,6 +10,7 @@ mod pull;
 mod remove;
 mod rootfs;
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use self::blobs::{Blobs, context, digest_of};
 use self::catalog::{Catalog, CatalogFile, Stored, StoredLayer};
-use self::layers::Layers;
+use self::layers::{LayerSource, Layers};
 use self::pins::{KeyedLocks, Pins};
 use crate::registry::Registries;
 use crate::{
@@ -41,6 +42,8 @@ struct Inner {
     downloads: KeyedLocks,
     extractions: KeyedLocks,
     registries: RwLock<Settings>,
+    /// Whether a thread flushes layers now.
+    flushing: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -73,8 +76,11 @@ impl ImageStore {
             downloads: KeyedLocks::default(),
             extractions: KeyedLocks::default(),
             registries: RwLock::new(Settings::new(config.registry)),
+            flushing: AtomicBool::new(false),
         }));
+        store.0.restore_layers();
         store.0.collect_garbage(&[]);
+        store.flush_later();
         Ok(store)
     }
 
@@ -96,7 +102,9 @@ impl ImageStore {
         auth: Option<&AuthConfig>,
         progress: ProgressSender,
     ) -> Result<Pulled, ImageError> {
-        pull::pull(self, reference.clone().with_default_tag(), platform, auth, progress).await
+        let pulled = pull::pull(self, reference.clone().with_default_tag(), platform, auth, progress).await?;
+        self.flush_later();
+        Ok(pulled)
     }
 
     /// Asks the registry what `reference` stands for. Fails in under two seconds if nobody answers.
@@ -121,7 +129,9 @@ impl ImageStore {
     ) -> Result<Vec<Loaded>, ImageError> {
         let cancel = CancelOnDrop::default();
         let cancelled = cancel.flag();
-        self.blocking(move |inner| load::load(inner, archive, &progress, &cancelled)).await
+        let loaded = self.blocking(move |inner| load::load(inner, archive, &progress, &cancelled)).await?;
+        self.flush_later();
+        Ok(loaded)
     }
 
     /// The image of this name, `name@digest`, id or unambiguous start of an id.
@@ -227,6 +237,23 @@ impl ImageStore {
         self.blocking(move |inner| inner.layers.rootfs_size(&container_id)).await
     }
 
+    /// Sees to it that new layers reach the disk. Nobody waits for it: a process that ends before leaves layers without
+    /// their mark, and the next one goes on.
+    fn flush_later(&self) {
+        if self.0.flushing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let inner = self.0.clone();
+        let work = move || {
+            while inner.layers.flush() {}
+            inner.flushing.store(false, Ordering::Release);
+        };
+        if let Err(error) = std::thread::Builder::new().name("image-flush".into()).spawn(work) {
+            self.0.flushing.store(false, Ordering::Release);
+            tracing::warn!(%error, "no thread to flush layers");
+        }
+    }
+
     /// Runs disk work where it may block.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -242,6 +269,30 @@ impl ImageStore {
 }
 
 impl Inner {
+    /// Unpacks again the layers that are missing. An image whose layers cannot be had stays, and says so when used.
+    fn restore_layers(&self) {
+        let catalog = self.catalog.current();
+        for (id, stored) in &catalog.images {
+            for (index, layer) in stored.layers.iter().enumerate() {
+                if self.layers.info(&layer.chain).is_some() {
+                    continue;
+                }
+                let below: Vec<Digest> = stored.layers[..index].iter().map(|layer| layer.chain.clone()).collect();
+                let restore = || -> Result<(), ImageError> {
+                    let blob = layer.blob.as_ref().ok_or_else(|| ImageError::bad(id.to_string(), "has no blob"))?;
+                    let path = self.blobs.path(blob);
+                    let reader = File::open(&path).map_err(|error| ImageError::io(context("open", &path), error))?;
+                    let source = LayerSource { reader, cancelled: Arc::default() };
+                    self.layers.create(&layer.chain, &below, &layer.diff_id, source).map(drop)
+                };
+                if let Err(error) = restore() {
+                    tracing::error!(image = %id, layer = %layer.chain, %error, "cannot restore a layer: pull the image again");
+                    break;
+                }
+            }
+        }
+    }
+
     /// Puts an image into the catalog, with its names.
     fn commit_image(
         &self,
