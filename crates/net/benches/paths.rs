@@ -10,7 +10,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use net::{Backend, IngressEndpointSpec, IngressPort, Net, PortBinding, Protocol, SandboxMode, SandboxSpec};
+use net::{Backend, IngressEndpointSpec, IngressPort, Net, PortBinding, Protocol, Sandbox, SandboxMode, SandboxSpec};
+use nix::sys::socket::{setsockopt, sockopt};
 use support::{Ns, container, ingress_spec, machine};
 
 const ROUNDS: usize = 7;
@@ -26,13 +27,14 @@ fn main() {
         sandboxes(&net).await;
         let bridge = bridge_container(&net).await;
         let task = task(&net, 5).await;
-        serve(&bridge);
-        serve(&task);
+        serve(&bridge.netns.unwrap());
+        serve(&task.netns.unwrap());
         let backends: Vec<_> = vec![Backend { address: Ipv4Addr::new(10, 0, 0, 5) }];
         net.set_service("bench", vec![port(9005, 80)], backends.clone()).await.unwrap();
         let host = &machine.host;
-        paths(host, &[("container, direct", "172.17.0.2:80"), ("container, -p", "192.0.2.1:8080")]);
-        let direct = net.sandbox(&container("task5x")).unwrap().endpoints[1].address.address;
+        let direct = bridge.endpoints[0].address.address;
+        paths(host, &[("container, direct", &format!("{direct}:80")), ("container, -p", "192.0.2.1:8080")]);
+        let direct = task.endpoints[1].address.address;
         paths(host, &[("task, direct", &format!("{direct}:80")), ("task, mesh", "192.0.2.1:9005")]);
         updates(&net).await;
         first_packet(machine, &net, &backends).await;
@@ -44,32 +46,32 @@ fn port(published_port: u16, target_port: u16) -> IngressPort {
     IngressPort { protocol: Protocol::Tcp, published_port, target_port }
 }
 
-async fn bridge_container(net: &Net) -> std::path::PathBuf {
+async fn bridge_container(net: &Net) -> Sandbox {
     let mut spec = SandboxSpec::new(&container("c1"), "web", SandboxMode::Bridge);
     let (protocol, host_address) = (Protocol::Tcp, None);
     spec.ports = vec![PortBinding { protocol, container_port: 80, host_address, host_port: 8080, host_port_end: 0 }];
-    net.create_sandbox(spec).await.unwrap().netns.unwrap()
+    net.create_sandbox(spec).await.unwrap()
 }
 
-async fn task(net: &Net, last: u8) -> std::path::PathBuf {
+async fn task(net: &Net, last: u8) -> Sandbox {
     let mut spec = SandboxSpec::new(&container(&format!("task{last}x")), "task", SandboxMode::Swarm);
     spec.ingress = Some(IngressEndpointSpec {
         network_id: ingress_spec().network_id,
         address: format!("10.0.0.{last}/24").parse().unwrap(),
         ports: vec![port(9005, 80)],
     });
-    net.create_sandbox(spec).await.unwrap().netns.unwrap()
+    net.create_sandbox(spec).await.unwrap()
 }
 
-/// First byte of a connection: `e` echoes every byte, `s` swallows everything and answers at the end.
+/// Two threads accept. First byte of a connection: `e` echoes every byte, `s` swallows all and answers at the end.
 fn serve(netns: &Path) {
     let (sender, receiver) = std::sync::mpsc::channel();
     Ns::at(netns).spawn(move || {
         let listener = TcpListener::bind("0.0.0.0:80").unwrap();
         sender.send(()).unwrap();
-        while let Ok((stream, _)) = listener.accept() {
-            std::thread::spawn(move || answer(stream));
-        }
+        let second = listener.try_clone().unwrap();
+        std::thread::spawn(move || second.incoming().flatten().for_each(answer));
+        listener.incoming().flatten().for_each(answer);
     });
     receiver.recv().unwrap();
 }
@@ -89,10 +91,19 @@ fn answer(mut stream: TcpStream) {
     }
 }
 
-fn connections(address: &str, count: usize) -> Duration {
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    // ends with a reset, so that thousands of connections do not use up the client's ports
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(&stream, sockopt::Linger, &linger).unwrap();
+    stream
+}
+
+fn connections(address: &str) -> Duration {
     let begin = Instant::now();
-    for _ in 0..count {
-        let mut stream = TcpStream::connect(address).unwrap();
+    for _ in 0..CONNECTIONS {
+        let mut stream = connect(address);
         stream.write_all(b"e").unwrap();
         stream.read_exact(&mut [0]).unwrap();
     }
@@ -100,8 +111,7 @@ fn connections(address: &str, count: usize) -> Duration {
 }
 
 fn requests(address: &str) -> Duration {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_nodelay(true).unwrap();
+    let mut stream = connect(address);
     let begin = Instant::now();
     for _ in 0..REQUESTS {
         stream.write_all(b"e").unwrap();
@@ -111,7 +121,7 @@ fn requests(address: &str) -> Duration {
 }
 
 fn transfer(address: &str) -> Duration {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = connect(address);
     let block = vec![b's'; 1 << 17];
     let begin = Instant::now();
     for _ in 0..TRANSFER_BYTES / block.len() {
@@ -122,26 +132,32 @@ fn transfer(address: &str) -> Duration {
     begin.elapsed()
 }
 
+/// Something that is done `amount` times.
+struct Measure {
+    what: &'static str,
+    run: fn(&str) -> Duration,
+    amount: usize,
+}
+
+const MEASURES: [Measure; 3] = [
+    Measure { what: "connections/s", run: connections, amount: CONNECTIONS },
+    Measure { what: "requests/s on one connection", run: requests, amount: REQUESTS },
+    Measure { what: "MiB/s", run: transfer, amount: TRANSFER_BYTES >> 20 },
+];
+
 /// Measures the paths in turn, so that the machine's moods meet all of them, and prints medians.
 fn paths(ns: &Ns, paths: &[(&str, &str)]) {
-    type Measure = fn(&str) -> Duration;
-    let per_second = |count: usize| move |time: Duration| count as f64 / time.as_secs_f64();
-    let measures: [(&str, Measure, Box<dyn Fn(Duration) -> f64>); 3] = [
-        ("connections/s", |address| connections(address, CONNECTIONS), Box::new(per_second(CONNECTIONS))),
-        ("requests/s on one connection", requests, Box::new(per_second(REQUESTS))),
-        ("MiB/s", transfer, Box::new(per_second(TRANSFER_BYTES >> 20))),
-    ];
-    for (what, measure, rate) in measures {
+    for Measure { what, run, amount } in MEASURES {
         let mut times = vec![Vec::new(); paths.len()];
         for _ in 0..ROUNDS {
             for ((_, address), times) in paths.iter().zip(&mut times) {
                 let address = (*address).to_owned();
-                times.push(ns.run(move || measure(&address)));
+                times.push(ns.run(move || run(&address)));
             }
         }
-        let rates: Vec<f64> = times.iter_mut().map(|times| rate(median(times))).collect();
-        for ((name, _), path_rate) in paths.iter().zip(&rates) {
-            println!("{name:20} {path_rate:10.0} {what} ({:.0} %)", 100.0 * path_rate / rates[0]);
+        let rates: Vec<f64> = times.iter_mut().map(|times| amount as f64 / median(times).as_secs_f64()).collect();
+        for ((name, _), rate) in paths.iter().zip(&rates) {
+            println!("{name:20} {rate:10.0} {what} ({:.0} %)", 100.0 * rate / rates[0]);
         }
     }
 }
@@ -202,8 +218,8 @@ async fn updates(net: &Net) {
 
 async fn first_packet(machine: &support::Machine, net: &Net, backends: &[Backend]) {
     let cost = |ns: &Ns| {
-        let mut times: Vec<_> = (0..ROUNDS).map(|_| ns.run(|| connections("192.0.2.1:9005", 1000))).collect();
-        median(&mut times) / 1000
+        let mut times: Vec<_> = (0..ROUNDS).map(|_| ns.run(|| connections("192.0.2.1:9005"))).collect();
+        median(&mut times) / CONNECTIONS as u32
     };
     let few = cost(&machine.host);
     let begin = Instant::now();

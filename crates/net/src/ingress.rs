@@ -153,9 +153,9 @@ impl Inner {
         for (service_id, _) in self.store.read_all::<ServiceRecord>(Folder::Services)? {
             self.store.remove_record(Folder::Services, &service_id)?;
         }
-        for near in record.links.iter().filter(|near| near.place == Place::Host) {
-            self.links.remove(&near.name).await.map_err(kernel(format!("remove link {}", near.name)))?;
-        }
+        let ends = record.links.iter().filter(|near| near.place == Place::Host);
+        let ends = ends.map(|near| (near.name.clone(), Arc::clone(&self.links)));
+        self.fading.add(ends.collect());
         for path in self.ingress_paths(&record.spec) {
             netns::remove(&path).map_err(|source| NetError::File { path, source })?;
         }

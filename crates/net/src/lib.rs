@@ -15,6 +15,7 @@ mod config;
 mod conntrack;
 mod error;
 mod etc_files;
+mod fading;
 mod firewall;
 mod ingress;
 mod ipam;

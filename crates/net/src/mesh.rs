@@ -10,7 +10,7 @@ use crate::nft::{
     Batch, Cmp, DataType, Expr, FORWARD, Hook, PREROUTING, R1, Rule, SetRef, Socket, Table, Value, Verdict, proto_port,
 };
 use crate::store::ServiceRecord;
-use crate::{Backend, Protocol};
+use crate::{Backend, IngressPort, Protocol};
 
 const PORTS: &str = "services";
 /// Link of the sandbox to the gateway bridge.
@@ -52,7 +52,8 @@ impl Mesh {
     fn rewrite(&mut self, services: BTreeMap<String, ServiceRecord>) -> io::Result<()> {
         let mut batch = Batch::new();
         self.write_frame(&mut batch);
-        let before = std::mem::take(&mut self.owners);
+        // nothing is owned while all is written
+        let before = (std::mem::take(&mut self.owners), std::mem::take(&mut self.services));
         for (service_id, service) in &services {
             self.write_service(&mut batch, service_id, service);
             self.own(service_id, service);
@@ -63,7 +64,7 @@ impl Mesh {
                 Ok(())
             }
             Err(error) => {
-                self.owners = before;
+                (self.owners, self.services) = before;
                 Err(error)
             }
         }
@@ -115,8 +116,10 @@ impl Mesh {
             services.remove(service_id);
             self.rewrite(services)?;
         }
+        for key in &keys {
+            self.owners.remove(key);
+        }
         self.services.remove(service_id);
-        self.owners.retain(|_, owner| owner != service_id);
         if udp {
             let gone = &keys;
             conntrack::delete(&mut self.socket, |flow| {
@@ -126,14 +129,19 @@ impl Mesh {
         Ok(PortChange { added: Vec::new(), removed: keys.into_iter().collect() })
     }
 
+    /// The ports a service has now: those of its record that no other service has taken over.
     fn owned(&self, service_id: &str) -> BTreeSet<Key> {
-        self.owners.iter().filter(|(_, owner)| *owner == service_id).map(|(key, _)| *key).collect()
+        let ports = self.services.get(service_id).map(|service| service.ports.as_slice()).unwrap_or_default();
+        let is_own = |key: &Key| self.owners.get(key).is_some_and(|owner| owner == service_id);
+        keys_of(ports).filter(is_own).collect()
     }
 
+    /// Notes what has been written.
     fn own(&mut self, service_id: &str, service: &ServiceRecord) {
-        self.owners.retain(|_, owner| owner != service_id);
-        let keys = service.ports.iter().map(|port| (port.protocol, port.published_port));
-        self.owners.extend(keys.map(|key| (key, service_id.to_owned())));
+        for key in self.owned(service_id) {
+            self.owners.remove(&key);
+        }
+        self.owners.extend(keys_of(&service.ports).map(|key| (key, service_id.to_owned())));
     }
 
     fn write_frame(&self, batch: &mut Batch) {
@@ -164,7 +172,7 @@ impl Mesh {
         }
         // without a backend the packet is delivered here, where nothing listens: the kernel refuses it
         let before = self.owned(service_id);
-        let now: BTreeSet<Key> = service.ports.iter().map(|port| (port.protocol, port.published_port)).collect();
+        let now: BTreeSet<Key> = keys_of(&service.ports).collect();
         let removed: Vec<Key> = before.difference(&now).copied().collect();
         let gained: Vec<Key> = now.difference(&before).copied().collect();
         let (moved, added): (Vec<Key>, Vec<Key>) = gained.iter().partition(|key| self.owners.contains_key(key));
@@ -213,6 +221,10 @@ fn balance(batch: &mut Batch, table: &Table, backends: &[Backend]) -> Option<Rul
         Expr::Lookup { set, reg: R1, into: Some(R1) },
         Expr::Dnat { address: R1, port: None },
     ]))
+}
+
+fn keys_of(ports: &[IngressPort]) -> impl Iterator<Item = Key> {
+    ports.iter().map(|port| (port.protocol, port.published_port))
 }
 
 fn chain_of(service_id: &str) -> String {

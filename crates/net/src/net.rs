@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::etc_files::{self, Hosts};
+use crate::fading::Fading;
 use crate::firewall::Firewall;
 use crate::ipam::{free_subnet, mac_of};
 use crate::links::Links;
@@ -47,6 +48,8 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     /// One change of the ingress network at a time; held over awaits on purpose, no other lock is taken under it but `state`.
     pub(crate) ingress_turn: tokio::sync::Mutex<()>,
+    /// Links that go away with their namespaces.
+    pub(crate) fading: Fading,
     warnings: Vec<String>,
 }
 
@@ -200,6 +203,7 @@ impl Inner {
             bridge_index: parts.bridge_index,
             state: Mutex::new(parts.state),
             ingress_turn: tokio::sync::Mutex::new(()),
+            fading: Fading::default(),
             warnings: parts.warnings,
         }
     }
@@ -311,7 +315,7 @@ impl Inner {
             let state = self.state();
             let sandboxes = state.sandboxes.values().flat_map(|record| record.links.clone());
             let ingress = state.ingress.iter().flat_map(|ingress| ingress.record.links.clone());
-            sandboxes.chain(ingress).map(|link| link.name).collect()
+            sandboxes.chain(ingress).map(|link| link.name).chain(self.fading.names()).collect()
         };
         let bridges = [Some(self.bridge_index), self.state().gwbridge_index];
         for bridge in bridges.into_iter().flatten() {
@@ -330,6 +334,7 @@ impl Inner {
             self.remove_sandbox(&container_id).await?;
         }
         self.ingress_remove().await?;
+        self.fading.finish().await;
         for name in [&self.config.gwbridge_name, &self.config.bridge_name] {
             self.links.remove(name).await.map_err(kernel(format!("remove link {name}")))?;
         }

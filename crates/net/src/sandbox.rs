@@ -248,11 +248,8 @@ impl Inner {
             let Some(record) = state.sandboxes.get(container_id) else { return Ok(()) };
             record.clone()
         };
-        for near in &record.links {
-            if let Some(links) = self.links_at(near.place) {
-                links.remove(&near.name).await.map_err(kernel(format!("remove link {}", near.name)))?;
-            }
-        }
+        let ends = record.links.iter().filter_map(|near| Some((near.name.clone(), self.links_at(near.place)?)));
+        let ends: Vec<_> = ends.collect();
         if !matches!(record.spec.mode, SandboxMode::Container(_))
             && let Some(path) = &record.sandbox.netns
         {
@@ -261,6 +258,7 @@ impl Inner {
         // last: a crash until here finds the record and starts over
         self.store.remove_record(Folder::Sandboxes, container_id)?;
         self.state().sandboxes.remove(container_id);
+        self.fading.add(ends);
         Ok(())
     }
 
