@@ -77,6 +77,8 @@ impl Layers {
                 tracing::warn!(path = %entry.path().display(), %error, "cannot remove what an earlier run left");
             }
         }
+        let init = this.root.join("init");
+        this.renew_init(&this.boot_id).map_err(|error| ImageError::io(context("renew", &init), error))?;
         this.distrust_unsynced();
         Ok(this)
     }
@@ -223,6 +225,7 @@ impl Layers {
     /// Takes a layer out of sight at once; the caller removes the returned directory when it has time.
     pub(crate) fn detach(&self, chain: &Digest) -> Option<PathBuf> {
         if let Some(info) = self.info(chain) {
+            self.detach_init(chain, &info.link);
             let _ = fs::remove_file(self.root.join("l").join(info.link));
         }
         let trash = self.temporary();

@@ -66,8 +66,6 @@ impl ImageStore {
         let blobs = Blobs::open(&image_root)?;
         let catalog = CatalogFile::open(image_root.join("images.json"), &blobs)?;
         let layers = Layers::open(data_root.join("overlay2"), config.unpack_limits)?;
-        let empty = layers.root().join("empty");
-        std::fs::create_dir_all(&empty).map_err(|error| ImageError::io(context("make", &empty), error))?;
         let store = Self(Arc::new(Inner {
             blobs,
             layers,

@@ -1,4 +1,5 @@
-//! Root filesystems of containers: `overlay2/containers/<id>/{diff,work,merged,rootfs.json}`.
+//! Root filesystems of containers: `overlay2/containers/<id>/{diff,work,merged,rootfs.json}`, above a layer with the
+//! mount points that every container needs, `overlay2/init/<chain>/diff`, made once for each image.
 //!
 //! `rootfs.json` is what keeps the layers below from being removed; it is written before the directory gets its name.
 
@@ -72,13 +73,14 @@ impl Layers {
     pub(crate) fn rootfs(&self, container_id: &str) -> Result<Rootfs, ImageError> {
         let file = self.rootfs_file(container_id)?;
         let directory = self.container_directory(container_id)?;
+        let layers = file.chains.iter().rev().map(|chain| self.diff(chain));
         Ok(Rootfs {
             container_id: container_id.to_string(),
             image_id: file.image_id,
             merged: directory.join("merged"),
             upper: directory.join("diff"),
             work: directory.join("work"),
-            lower: file.chains.iter().rev().map(|chain| self.diff(chain)).collect(),
+            lower: std::iter::once(self.init_directory(file.chains.last()).join("diff")).chain(layers).collect(),
         })
     }
 
@@ -103,8 +105,7 @@ impl Layers {
             for name in ["diff", "work", "merged"] {
                 fs::create_dir_all(tmp.join(name))?;
             }
-            let lower: Vec<PathBuf> = chains.iter().rev().map(|chain| self.diff(chain)).collect();
-            fill_upper(&tmp.join("diff"), &lower)?;
+            copy_attributes(&tmp.join("diff"), chains.last().map(|chain| self.diff(chain)))?;
             fs::write(tmp.join("rootfs.json"), serde_json::to_vec(&file)?)?;
             fs::rename(&tmp, &directory)
         };
@@ -121,8 +122,9 @@ impl Layers {
         if is_mounted(&rootfs.merged) {
             return Ok(rootfs);
         }
-        let file = self.rootfs_file(container_id)?;
+        let mut file = self.rootfs_file(container_id)?;
         let failed = |error: io::Error| ImageError::io(context("mount", &rootfs.merged), error);
+        file.links.insert(0, self.ensure_init(&file).map_err(failed)?);
         // the descriptor gives a short path that stays valid during the call
         let base = File::open(self.root()).map_err(failed)?;
         let absolute = self.root().to_str().filter(|path| !path.contains([':', ',', '\\']));
@@ -137,6 +139,57 @@ impl Layers {
         mount(Some("overlay"), &rootfs.merged, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
             .map_err(|errno| failed(errno.into()))?;
         Ok(rootfs)
+    }
+
+    fn init_directory(&self, top: Option<&Digest>) -> PathBuf {
+        self.root().join("init").join(top.map_or("scratch", Digest::hex))
+    }
+
+    /// The layer with the mount points for this chain; answers with its short name.
+    fn ensure_init(&self, file: &RootfsFile) -> io::Result<String> {
+        let top = file.chains.last();
+        let directory = self.init_directory(top);
+        let name = format!("i{}", file.links.first().map_or("", String::as_str));
+        let link = self.root().join("l").join(&name);
+        if directory.exists() && link.exists() {
+            return Ok(name);
+        }
+        let tmp = self.temporary();
+        let diff = tmp.join("diff");
+        fs::create_dir_all(&diff)?;
+        copy_attributes(&diff, top.map(|chain| self.diff(chain)))?;
+        let lower: Vec<PathBuf> = file.chains.iter().rev().map(|chain| self.diff(chain)).collect();
+        fill_init(&diff, &lower)?;
+        // somebody else may have been quicker: theirs is the same
+        if fs::rename(&tmp, &directory).is_err() {
+            fs::remove_dir_all(&tmp)?;
+        }
+        let target = Path::new("../init").join(top.map_or("scratch", Digest::hex)).join("diff");
+        match symlink(target, &link) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(name),
+        }
+    }
+
+    /// Removes the layer with the mount points when its chain goes.
+    pub(super) fn detach_init(&self, chain: &Digest, link: &str) {
+        let _ = fs::remove_file(self.root().join("l").join(format!("i{link}")));
+        let _ = fs::remove_dir_all(self.init_directory(Some(chain)));
+    }
+
+    /// Throws away mount points of before the machine's last start, which may not have reached the disk.
+    pub(super) fn renew_init(&self, boot_id: &str) -> io::Result<()> {
+        let directory = self.root().join("init");
+        let mark = directory.join("boot_id");
+        if fs::read_to_string(&mark).is_ok_and(|known| known == boot_id) {
+            return Ok(());
+        }
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::create_dir_all(&directory)?;
+        fs::write(mark, boot_id)
     }
 
     /// Unmounts it, if it is mounted. Blocking.
@@ -171,8 +224,6 @@ impl Layers {
 fn mount_options(root: &str, container_id: &str, links: &[String]) -> String {
     let lower = links.iter().map(|link| format!("{root}/l/{link}")).collect::<Vec<_>>().join(":");
     let own = format!("{root}/containers/{container_id}");
-    // an image without layers still needs a lower directory
-    let lower = if lower.is_empty() { format!("{root}/empty") } else { lower };
     format!("lowerdir={lower},upperdir={own}/diff,workdir={own}/work")
 }
 
@@ -181,13 +232,19 @@ fn is_mounted(path: &Path) -> bool {
     path.parent().is_some_and(|parent| device(path).is_some() && device(path) != device(parent))
 }
 
-/// Puts the mount points that containers need into the upper directory, in the shape the image gives to their parents.
-fn fill_upper(upper: &Path, lower: &[PathBuf]) -> io::Result<()> {
-    let upper = Root::open(upper)?;
+/// Gives a new root the owner and mode of the one below.
+fn copy_attributes(directory: &Path, below: Option<PathBuf>) -> io::Result<()> {
+    let stat = below.map(|below| nix::sys::stat::lstat(&below)).transpose()?;
+    let fd = Root::open(directory)?.directory(&InnerPath::default())?;
+    Ok(copy_directory_attributes(&fd, OsStr::new("."), stat)?)
+}
+
+/// Makes the mount points that containers need, in the shape the image gives to their parents.
+fn fill_init(directory: &Path, lower: &[PathBuf]) -> io::Result<()> {
+    let upper = Root::open(directory)?;
     let lower = lower.iter().map(|path| Root::open(path)).collect::<Result<Vec<_>, Errno>>()?;
     let below = |path: &InnerPath| lower.iter().find_map(|root| root.stat(path).ok());
     let clean = |path: &str| InnerPath::clean(path.as_bytes()).expect("the lists hold plain paths");
-    copy_directory_attributes(&upper.directory(&InnerPath::default())?, OsStr::new("."), below(&clean("")))?;
     let make_directories = |path: &InnerPath| -> Result<bool, Errno> {
         for count in 1..=path.components().len() {
             let prefix = path.prefix(count);
