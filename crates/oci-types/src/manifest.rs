@@ -114,11 +114,21 @@ impl Platform {
         Self { architecture: "amd64".into(), os: "linux".into(), ..Self::default() }
     }
 
+    /// What this machine runs.
+    pub fn host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Self { architecture: architecture.into(), os: "linux".into(), ..Self::default() }
+    }
+
     /// Reads `os[/arch[/variant]]`, with the usual other names of architectures; `None` for a malformed text.
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.split('/');
         let os = words.next()?.to_lowercase();
-        let architecture = words.next().unwrap_or("amd64").to_lowercase();
+        let architecture = words.next().map_or_else(|| Self::host().architecture, str::to_lowercase);
         let variant = words.next().unwrap_or_default().to_lowercase();
         if os.is_empty() || architecture.is_empty() || words.next().is_some() {
             return None;

@@ -1,6 +1,6 @@
 //! Talking to one endpoint about one repository: authentication, redirects, errors.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -41,7 +41,7 @@ pub(crate) struct Session {
     auth: AuthConfig,
     /// `repository:library/x:pull`; empty for a login.
     scope: String,
-    challenges: Vec<Challenge>,
+    challenges: Arc<Mutex<Vec<Challenge>>>,
     authorization: Arc<tokio::sync::Mutex<Option<HeaderValue>>>,
 }
 
@@ -101,10 +101,7 @@ impl Session {
         let answer = client.send(&url, request).await?;
         let challenges = match answer.status() {
             StatusCode::OK => Vec::new(),
-            StatusCode::UNAUTHORIZED => {
-                let headers = answer.headers().get_all(WWW_AUTHENTICATE);
-                challenge::parse(headers.iter().filter_map(|value| value.to_str().ok()))
-            }
+            StatusCode::UNAUTHORIZED => challenges_of(&answer),
             status if status.is_success() => Vec::new(),
             // as dockerd: something that answers, though not as a registry; the next request tells
             status if status.is_client_error() => Vec::new(),
@@ -120,6 +117,7 @@ impl Session {
             Role::Mirror => AuthConfig::default(),
             Role::Registry => auth.cloned().unwrap_or_default(),
         };
+        let challenges = Arc::new(Mutex::new(challenges));
         let authorization = Arc::default();
         Ok(Self { client: client.clone(), endpoint: endpoint.clone(), auth, scope, challenges, authorization })
     }
@@ -134,10 +132,17 @@ impl Session {
         let mut refreshed = false;
         loop {
             let answer = self.get_once(path, accept, from).await?;
-            if answer.status() != StatusCode::UNAUTHORIZED || refreshed || self.challenges.is_empty() {
+            if answer.status() != StatusCode::UNAUTHORIZED || refreshed {
                 return Ok(answer);
             }
-            // tokens live for minutes, layers may take longer
+            // tokens live for minutes, layers may take longer; and some registries ask only where it matters
+            let asked = challenges_of(&answer);
+            if !asked.is_empty() {
+                *self.challenges.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+            }
+            if self.challenges().is_empty() {
+                return Ok(answer);
+            }
             refreshed = true;
             *self.authorization.lock().await = None;
         }
@@ -173,6 +178,10 @@ impl Session {
         Err(ImageError::Registry(format!("Get \"{url}\": stopped after {REDIRECTS_MAX} redirects")))
     }
 
+    fn challenges(&self) -> Vec<Challenge> {
+        self.challenges.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     async fn authorization(&self) -> Result<Option<HeaderValue>, ImageError> {
         let mut known = self.authorization.lock().await;
         if known.is_none() {
@@ -192,10 +201,10 @@ impl Session {
         if !self.auth.registrytoken.is_empty() {
             return Ok((Some(bearer(&self.auth.registrytoken)?), String::new()));
         }
-        for challenge in &self.challenges {
+        for challenge in self.challenges() {
             match challenge {
                 Challenge::Bearer { realm, service } => {
-                    let token = self.fetch_token(realm, service).await?;
+                    let token = self.fetch_token(&realm, &service).await?;
                     let text = token.token.filter(|text| !text.is_empty()).or(token.access_token).unwrap_or_default();
                     if text.is_empty() {
                         return Err(ImageError::Registry(
@@ -292,7 +301,9 @@ impl Session {
                 repository: what.repository.to_string(),
                 detail: format!(": {}", or("denied: requested access to the resource is denied")),
             },
-            (StatusCode::UNAUTHORIZED, _) if !self.has_credentials() && self.challenges.contains(&Challenge::Basic) => {
+            (StatusCode::UNAUTHORIZED, _)
+                if !self.has_credentials() && self.challenges().contains(&Challenge::Basic) =>
+            {
                 ImageError::Unauthorized(format!("Head \"{url}\": no basic auth credentials"))
             }
             (StatusCode::UNAUTHORIZED, _) if self.has_credentials() => {
@@ -317,6 +328,11 @@ impl Session {
             ))),
         }
     }
+}
+
+fn challenges_of(answer: &Answer) -> Vec<Challenge> {
+    let headers = answer.headers().get_all(WWW_AUTHENTICATE);
+    challenge::parse(headers.iter().filter_map(|value| value.to_str().ok()))
 }
 
 /// What was asked for when a registry refused.

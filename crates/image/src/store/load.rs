@@ -215,7 +215,7 @@ fn layout_images(parts: &Parts) -> Result<Vec<Found>, ImageError> {
         found.push(Found { document, layers, manifests, names: layout_name(descriptor).into_iter().collect() });
     }
     if found.is_empty() {
-        return Err(ImageError::NoMatchingPlatform(Platform::linux_amd64().to_string()));
+        return Err(ImageError::NoMatchingPlatform(Platform::host().to_string()));
     }
     Ok(found)
 }
@@ -235,7 +235,7 @@ fn layout_manifest(
     manifests: &mut Vec<Vec<u8>>,
     depth: usize,
 ) -> Result<Option<Manifest>, ImageError> {
-    let wanted = Platform::linux_amd64();
+    let wanted = Platform::host();
     if descriptor.platform.as_ref().is_some_and(|offered| !wanted.accepts(offered)) {
         return Ok(None);
     }

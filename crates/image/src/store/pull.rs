@@ -50,7 +50,7 @@ pub(super) async fn pull(
     progress: ProgressSender,
 ) -> Result<Pulled, ImageError> {
     let settings = store.settings();
-    let platform = platform.cloned().unwrap_or_else(Platform::linux_amd64);
+    let platform = platform.cloned().unwrap_or_else(Platform::host);
     let mut pull = Pull { store, settings, reference, platform, progress, brought: Vec::new() };
     let mut last = registry::no_endpoint(&pull.reference);
     let registries = pull.settings.registries.clone();
