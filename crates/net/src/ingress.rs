@@ -57,6 +57,11 @@ impl Ingress {
         }
     }
 
+    /// Writes the mesh anew as it should be.
+    pub(crate) fn restore(&mut self) -> Result<(), NetError> {
+        self.mesh.restore().map_err(kernel("write the mesh"))
+    }
+
     /// Services of the mesh.
     pub(crate) fn services(&self) -> &BTreeMap<String, ServiceRecord> {
         self.mesh.services()
@@ -307,7 +312,9 @@ async fn make_namespace(
     made.expect("making a namespace does not panic").map_err(kernel(action))
 }
 
-const NETWORK_SYSCTLS: [(&str, &str); 4] = [
+const NETWORK_SYSCTLS: [(&str, &str); 5] = [
+    // nothing is filtered where frames are only passed on
+    ("net.bridge.bridge-nf-call-iptables", "0"),
     ("net.ipv6.conf.default.disable_ipv6", "1"),
     ("net.ipv4.neigh.default.gc_thresh1", "8192"),
     ("net.ipv4.neigh.default.gc_thresh2", "49152"),

@@ -70,6 +70,11 @@ impl Mesh {
         }
     }
 
+    /// Writes the table anew as it should be.
+    pub(crate) fn restore(&mut self) -> io::Result<()> {
+        self.rewrite(self.services.clone())
+    }
+
     /// What the table holds.
     pub(crate) fn services(&self) -> &BTreeMap<String, ServiceRecord> {
         &self.services

@@ -72,7 +72,7 @@ impl Net {
         self.inner.warnings.clone()
     }
 
-    /// Removes what belongs to containers that are not `known` and forgets them.
+    /// Removes what belongs to containers that are not `known` and forgets them, and writes all tables anew.
     pub async fn reconcile(&self, known: &BTreeSet<String>) -> Result<ReconcileReport, NetError> {
         let (inner, known) = (Arc::clone(&self.inner), known.clone());
         to_the_end(async move { inner.reconcile(&known).await }).await
@@ -286,6 +286,9 @@ impl Inner {
         report.removed_namespaces = self.remove_stray_namespaces()?;
         self.remove_stray_links().await?;
         let mut state = self.state();
+        if let Some(ingress) = &mut state.ingress {
+            ingress.restore()?;
+        }
         let rules = state.host_rules(&self.config);
         state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
         Ok(report)

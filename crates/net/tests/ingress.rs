@@ -203,3 +203,37 @@ fn a_new_daemon_finds_the_mesh_at_work() {
         clear(machine, &net).await;
     });
 }
+
+#[test]
+fn tables_that_someone_flushed_are_written_anew() {
+    machine(async |machine| {
+        let net = machine.net().await;
+        net.ingress_ensure(ingress_spec()).await.unwrap();
+        let sandbox = task(&net, 5).await;
+        let server = Server::tcp(&sandbox.netns.clone().unwrap(), "one", 80);
+        net.set_service(SERVICE, vec![PORT], vec![]).await.unwrap();
+        let flush = || {
+            machine.host.output("nft", &["flush", "ruleset"]);
+            Ns::at(&machine.netns_folder().join("ingress_sbox")).output("nft", &["flush", "ruleset"]);
+        };
+        flush();
+        net.set_service(SERVICE, vec![PORT, SAME], vec![backend(5)]).await.unwrap();
+        assert!(greet(&machine.client, "192.0.2.1:9005").is_ok());
+        // a port goes over to another service
+        let one = Backend { address: Ipv4Addr::new(10, 0, 0, 99) };
+        net.set_service("service2", vec![PORT], vec![one]).await.unwrap();
+        net.set_service("service2", vec![], vec![one]).await.unwrap();
+        net.set_service(SERVICE, vec![], vec![]).await.unwrap();
+        net.set_service(SERVICE, vec![PORT], vec![backend(5)]).await.unwrap();
+        assert!(greet(&machine.client, "192.0.2.1:9005").is_ok());
+        flush();
+        net.remove_service("service2").await.unwrap();
+        flush();
+        net.reconcile(&[container("task5x")].into_iter().collect()).await.unwrap();
+        assert!(greet(&machine.client, "192.0.2.1:9005").is_ok());
+        flush();
+        net.remove_service(SERVICE).await.unwrap();
+        drop(server);
+        clear(machine, &net).await;
+    });
+}
