@@ -175,6 +175,11 @@ impl Mesh {
         if let Some(rule) = balance(batch, table, &service.backends) {
             batch.add_rule(table, &chain, &rule);
         }
+        // A packet that has begun with the old rules when new ones come finds the old map empty: the kernel switches rules by
+        // packet, but map elements at once. Without this rule its connection would be refused.
+        if let Some(fallback) = service.backends.first() {
+            batch.add_rule(table, &chain, &Rule::new().dnat(fallback.address, None));
+        }
         // without a backend the packet is delivered here, where nothing listens: the kernel refuses it
         let before = self.owned(service_id);
         let now: BTreeSet<Key> = keys_of(&service.ports).collect();
@@ -210,12 +215,9 @@ impl Mesh {
     }
 }
 
-/// The rule that gives each new connection to the next backend.
+/// The rule that gives each new connection to the next backend; `None` if there is no choice.
 fn balance(batch: &mut Batch, table: &Table, backends: &[Backend]) -> Option<Rule> {
-    let modulus = u32::try_from(backends.len()).ok().filter(|count| *count > 0)?;
-    if let [only] = backends {
-        return Some(Rule::new().dnat(only.address, None));
-    }
+    let modulus = u32::try_from(backends.len()).ok().filter(|count| *count > 1)?;
     let elements = (0u32..)
         .zip(backends)
         .map(|(index, backend)| (index.to_ne_bytes().to_vec(), Value::Data(backend.address.octets().to_vec())));

@@ -4,6 +4,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use net::{Backend, IngressEndpointSpec, IngressPort, Net, PortBinding, Protocol, Sandbox, SandboxMode, SandboxSpec};
 use support::{
@@ -234,6 +236,53 @@ fn tables_that_someone_flushed_are_written_anew() {
         flush();
         net.remove_service(SERVICE).await.unwrap();
         drop(server);
+        clear(machine, &net).await;
+    });
+}
+
+#[test]
+fn changes_under_load_fail_no_connection() {
+    const CHANGES: usize = 600;
+    const CONNECTIONS_PER_CHANGE: usize = 10;
+    machine(async |machine| {
+        let net = machine.net().await;
+        net.ingress_ensure(ingress_spec()).await.unwrap();
+        let mut servers = Vec::new();
+        for last in 5..10 {
+            let sandbox = task(&net, last).await;
+            servers.push(Server::tcp(&sandbox.netns.unwrap(), &format!("task{last}"), 80));
+        }
+        net.set_service(SERVICE, vec![PORT], (5..10).map(backend).collect()).await.unwrap();
+        let (done, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let clients = [(&machine.client, "192.0.2.1:9005"), (&machine.host, "127.0.0.1:9005")].map(|(ns, address)| {
+            let (done, is_over) = (Arc::clone(&done), Arc::clone(&is_over));
+            ns.spawn(move || {
+                let mut failures = Vec::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    failures.extend(Client::connect(address).err());
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                failures
+            })
+        });
+        for change in 0..CHANGES {
+            let first = 5 + (change % 5) as u8;
+            let backends: Vec<_> = if change % 2 == 0 { vec![backend(first)] } else { (5..10).map(backend).collect() };
+            net.set_service(SERVICE, vec![PORT], backends).await.unwrap();
+            if false {
+                net.reconcile(&(5..10).map(|last| container(&format!("task{last}x"))).collect()).await.unwrap();
+            }
+            let goal = done.load(Ordering::Relaxed) + CONNECTIONS_PER_CHANGE;
+            while done.load(Ordering::Relaxed) < goal {
+                std::thread::yield_now();
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for client in clients {
+            let failures = client.join().unwrap();
+            assert!(failures.is_empty(), "{failures:?}");
+        }
+        drop(servers);
         clear(machine, &net).await;
     });
 }
