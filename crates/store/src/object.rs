@@ -76,6 +76,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind(object) => ObjectId::$kind(object.id.clone()),)* }
             }
 
+            /// The name that must be unique in its kind; empty: none.
+            pub fn unique_name(&self) -> &str {
+                match self { $(Self::$kind(object) => object.unique_name(),)* }
+            }
+
             /// Its version and times.
             pub fn meta(&self) -> &Meta {
                 match self { $(Self::$kind(object) => &object.meta,)* }

@@ -8,8 +8,8 @@ use std::ops::Deref;
 
 /// A transaction being built: it reads as a [`View`] (and sees its own writes); [`Self::finish`] gives what to propose.
 ///
-/// Writes to the same object are folded into one action, so no object occurs twice, except one that was removed and made
-/// anew.
+/// Writes to the same object are folded into one action, at the place of the first. So no object occurs twice, except one
+/// that was removed and made anew, and one that was renamed (the new name may be free only since a write in between).
 #[derive(Clone)]
 pub struct Transaction {
     view: View,
@@ -88,23 +88,32 @@ impl Transaction {
         let id = action.id();
         let folded = match self.last.get(&id) {
             None => None,
-            Some(&at) => match (self.actions[at].take(), &action) {
-                (Some(Action::Create(_)), Action::Update(object)) => Some((at, Some(Action::Create(object.clone())))),
+            Some(&at) => match (&self.actions[at], &action) {
                 (Some(Action::Create(_)), Action::Remove(_)) => Some((at, None)),
-                (Some(Action::Update(_)), Action::Update(_) | Action::Remove(_)) => Some((at, Some(action.clone()))),
-                (before, _) => {
-                    self.actions[at] = before;
-                    None
+                (Some(Action::Update(_)), Action::Remove(_)) => Some((at, Some(action.clone()))),
+                (Some(Action::Create(before)), Action::Update(object)) if keeps_name(before, object) => {
+                    Some((at, Some(Action::Create(object.clone()))))
                 }
+                (Some(Action::Update(before)), Action::Update(object)) if keeps_name(before, object) => {
+                    Some((at, Some(action.clone())))
+                }
+                _ => None,
             },
         };
         match folded {
             Some((at, Some(action))) => self.actions[at] = Some(action),
-            Some((_, None)) => drop(self.last.remove(&id)),
+            Some((at, None)) => {
+                self.actions[at] = None;
+                self.last.remove(&id);
+            }
             None => {
                 self.last.insert(id, self.actions.len());
                 self.actions.push(Some(action));
             }
         }
     }
+}
+
+fn keeps_name(before: &Object, after: &Object) -> bool {
+    before.unique_name().to_lowercase() == after.unique_name().to_lowercase()
 }

@@ -207,20 +207,25 @@ impl View {
 
     pub(crate) fn apply_one(&mut self, action: &Action) -> Result<Event, StoreError> {
         match action {
+            // Both write first and look at what was there, which saves a look-up in the usual case.
             Action::Create(object) => {
-                if self.find(object).is_some() {
+                if let Err(conflict) = self.check_name(object) {
+                    return Err(self.find(object).map_or(conflict, |old| StoreError::Exists(old.id())));
+                }
+                if let Some(old) = self.put_object(object) {
+                    self.put_object(&old);
                     return Err(StoreError::Exists(object.id()));
                 }
-                self.check_name(object)?;
-                self.put_object(object);
                 Ok(Event::Create(object.clone()))
             }
             Action::Update(object) => {
-                if self.find(object).is_none() {
-                    return Err(StoreError::NotFound(object.id()));
+                if let Err(conflict) = self.check_name(object) {
+                    return Err(self.find(object).map_or(StoreError::NotFound(object.id()), |_| conflict));
                 }
-                self.check_name(object)?;
-                let old = self.put_object(object).expect("it was found above");
+                let Some(old) = self.put_object(object) else {
+                    self.take_object(object);
+                    return Err(StoreError::NotFound(object.id()));
+                };
                 Ok(Event::Update { old, new: object.clone() })
             }
             Action::Remove(object) => {

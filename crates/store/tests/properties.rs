@@ -233,6 +233,19 @@ fn writes_to_one_object_are_folded() {
 }
 
 #[test]
+fn a_name_that_another_object_gave_up_may_be_taken_in_the_same_transaction() {
+    let view = apply_all(&[Action::Create(service(3, 1, 0))]);
+    let mut transaction = Transaction::new(&view);
+    transaction.create(service(1, 2, 0)).unwrap();
+    transaction.update(service(3, 3, 0)).unwrap();
+    transaction.update(service(1, 1, 0)).unwrap();
+    let shown = transaction.view().snapshot();
+    let mut follower = view.clone();
+    follower.apply(&transaction.finish()).unwrap();
+    assert_eq!(follower.snapshot(), shown);
+}
+
+#[test]
 fn identifiers_and_names_are_found_by_prefix() {
     let view =
         apply_all(&[Action::Create(service(1, 1, 0)), Action::Create(service(2, 2, 0)), Action::Create(node(1, 1))]);

@@ -1,0 +1,27 @@
+//! The control API: validates what users ask for and writes it. Reads go to the committed view directly. Codes and texts
+//! are SwarmKit's.
+
+mod cluster;
+mod names;
+mod node;
+mod secret;
+mod service;
+mod validate;
+
+use std::sync::Arc;
+
+pub use cluster::KeyRotation;
+
+use crate::writer::Writer;
+
+/// Writes of the control API, on the leading manager.
+#[derive(Clone)]
+pub struct Control {
+    writer: Arc<Writer>,
+}
+
+impl Control {
+    pub(crate) fn new(writer: Arc<Writer>) -> Self {
+        Self { writer }
+    }
+}
