@@ -32,6 +32,11 @@ pub(crate) fn empty() -> Response {
     StatusCode::OK.into_response()
 }
 
+/// 201 with nothing in it.
+pub(crate) fn created_empty() -> Response {
+    StatusCode::CREATED.into_response()
+}
+
 /// 204.
 pub(crate) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()

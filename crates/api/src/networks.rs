@@ -1,21 +1,204 @@
-//! `/networks`: the swarm's and this machine's.
+//! `/networks`: the swarm's and this machine's, in one list.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use docker_types::network::PREDEFINED_LABEL;
-use model::{Network, ServiceSpec};
+use axum::extract::{Path, State};
+use docker_types::filters::{FilterError, Filters};
+use docker_types::network::{Network, NetworkCreateRequest, NetworkCreateResponse, PREDEFINED_LABEL};
+use model::ServiceSpec;
 
-use crate::error::ApiError;
-use crate::lookup;
-use crate::state::ApiState;
+use crate::error::{ApiError, ApiResult};
+use crate::request::{Json, Params};
+use crate::state::{Context, Shared};
+use crate::swarm_backend::{LocalNodeState, NotManager, ObjectFilter, SwarmError};
+use crate::{answer, lookup};
+
+/// Networks that are there from the start.
+const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
+/// The driver whose networks are the swarm's.
+const OVERLAY: &str = "overlay";
+const SWARM_SCOPE: &str = "swarm";
+const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
+
+pub(crate) fn is_predefined(name: &str) -> bool {
+    PREDEFINED.contains(&name)
+}
 
 /// Whether it is the swarm's own copy of `bridge` or `host`, which users do not see.
-fn is_predefined_copy(network: &Network) -> bool {
+fn is_predefined_copy(network: &model::Network) -> bool {
     network.spec.annotations.labels.get(PREDEFINED_LABEL).is_some_and(|value| value == "true")
 }
 
+/// Networks of the swarm that users see; none where this node cannot know them.
+async fn swarm_networks(state: &Context) -> Vec<Network> {
+    let networks = state.swarm.networks(ObjectFilter::default()).await.unwrap_or_default();
+    networks.iter().filter(|network| !is_predefined_copy(network)).map(Network::from_model).collect()
+}
+
+/// Networks of this machine.
+async fn local_networks(_state: &Context) -> Result<Vec<Network>, ApiError> {
+    Ok(Vec::new())
+}
+
+/// All networks once: the swarm's, and this machine's that are not one of those.
+async fn all_networks(state: &Context) -> Result<Vec<Network>, ApiError> {
+    let mut networks: BTreeMap<String, Network> = BTreeMap::new();
+    for network in local_networks(state).await?.into_iter().chain(swarm_networks(state).await) {
+        networks.entry(network.id.clone()).or_insert(network);
+    }
+    Ok(networks.into_values().collect())
+}
+
+pub(crate) async fn list(State(state): State<Shared>, params: Params) -> ApiResult {
+    let filters = params.filters(FILTERS)?;
+    let mut shown = Vec::new();
+    for mut network in all_networks(&state).await? {
+        if passes(&filters, &network)? {
+            // Lists do not tell who is in a network.
+            network.containers = Some(BTreeMap::new());
+            shown.push(network);
+        }
+    }
+    Ok(answer::ok(&shown))
+}
+
+fn passes(filters: &Filters, network: &Network) -> Result<bool, ApiError> {
+    let builtin = is_predefined(&network.name);
+    let kind_passes = match filters.get("type").next() {
+        None => true,
+        Some("builtin") => builtin,
+        Some("custom") => !builtin,
+        Some(_) => {
+            return Err(FilterError::BadValue { key: "type".to_owned(), values: filters.values("type") }.into());
+        }
+    };
+    let in_use = network.containers.as_ref().is_some_and(|containers| !containers.is_empty())
+        || !network.services.is_empty()
+        || builtin
+        || network.ingress;
+    let dangling_passes = filters.flag("dangling")?.is_none_or(|dangling| dangling != in_use);
+    Ok(kind_passes
+        && dangling_passes
+        && filters.matches_part("name", &network.name)
+        && filters.matches_part("id", &network.id)
+        && filters.matches_exact("driver", &network.driver)
+        && filters.matches_exact("scope", &network.scope)
+        && filters.matches_labels("label", network.labels.as_ref().unwrap_or(&BTreeMap::new())))
+}
+
+/// What a user's word for a network may mean.
+#[derive(Default)]
+struct Candidates {
+    by_id: Option<Network>,
+    by_name: Vec<Network>,
+    by_prefix: Vec<Network>,
+}
+
+async fn candidates(state: &Context, term: &str, scope: &str) -> Result<Candidates, ApiError> {
+    let mut found = Candidates::default();
+    let in_scope = |network: &Network| scope.is_empty() || network.scope == scope;
+    for network in all_networks(state).await?.into_iter().filter(in_scope) {
+        if network.id == term {
+            found.by_id = Some(network);
+        } else if network.name == term {
+            found.by_name.push(network);
+        } else if network.id.starts_with(term) {
+            found.by_prefix.push(network);
+        }
+    }
+    Ok(found)
+}
+
+impl Candidates {
+    /// The one network; `ambiguous` words the refusal from the number of matches and what they were found by.
+    fn one(self, term: &str, ambiguous: impl Fn(usize, &str) -> String) -> Result<Network, ApiError> {
+        if let Some(network) = self.by_id {
+            return Ok(network);
+        }
+        for (mut networks, found_by) in [(self.by_name, "name"), (self.by_prefix, "ID prefix")] {
+            match networks.len() {
+                0 => {}
+                1 => return Ok(networks.remove(0)),
+                count => return Err(ApiError::bad_request(ambiguous(count, found_by))),
+            }
+        }
+        Err(ApiError::not_found(format!("network {term} not found")))
+    }
+}
+
+pub(crate) async fn inspect(State(state): State<Shared>, Path(term): Path<String>, params: Params) -> ApiResult {
+    let scope = params.get("scope");
+    let found = candidates(&state, &term, scope).await?;
+    // The swarm's copies of bridge and host are for those who ask for the swarm's: `service create --network host`.
+    if scope == SWARM_SCOPE
+        && found.by_id.is_none()
+        && let Ok(network) = lookup::network(&*state.swarm, &term).await
+    {
+        return Ok(answer::ok(&Network::from_model(&network)));
+    }
+    let ambiguous = |count, by: &str| format!("{count} matches found based on {by}: network {term} is ambiguous");
+    Ok(answer::ok(&found.one(&term, ambiguous)?))
+}
+
+pub(crate) async fn create(State(state): State<Shared>, Json(mut body): Json<NetworkCreateRequest>) -> ApiResult {
+    if is_predefined(&body.name) {
+        let text = format!("{} is a pre-defined network and cannot be created", body.name);
+        return Err(ApiError::forbidden(text));
+    }
+    if all_networks(&state).await?.iter().any(|network| network.name == body.name) {
+        return Err(ApiError::conflict(format!("network with name {} already exists", body.name)));
+    }
+    if body.driver.is_empty() {
+        "bridge".clone_into(&mut body.driver);
+    }
+    let id = if body.driver == OVERLAY || body.scope == SWARM_SCOPE {
+        create_in_swarm(&state, &body).await?
+    } else {
+        return create_here(&state, body).await;
+    };
+    Ok(answer::created(&NetworkCreateResponse { id, warning: String::new() }))
+}
+
+async fn create_in_swarm(state: &Context, body: &NetworkCreateRequest) -> Result<String, ApiError> {
+    let info = state.swarm.info().await;
+    if !info.control_available {
+        return Err(match (body.driver.as_str(), info.local_node_state) {
+            (OVERLAY, _) => ApiError::forbidden(SwarmError::NotManager(NotManager::NoSwarm).to_string()),
+            (_, LocalNodeState::Active) => ApiError::forbidden(
+                "Cannot create a multi-host network from a worker node. Please create the network from a manager node.",
+            ),
+            _ => ApiError::forbidden("cannot create a swarm scoped network when swarm is not active"),
+        });
+    }
+    Ok(state.swarm.create_network(body.to_model()).await?.to_string())
+}
+
+async fn create_here(_state: &Context, _body: NetworkCreateRequest) -> ApiResult {
+    Err(ApiError::new(http::StatusCode::NOT_IMPLEMENTED, "local networks are not supported by Skep yet"))
+}
+
+pub(crate) async fn remove(State(state): State<Shared>, Path(term): Path<String>) -> ApiResult {
+    let ambiguous = |count, by: &str| format!("network {term} is ambiguous ({count} matches found based on {by})");
+    let network = candidates(&state, &term, "").await?.one(&term, ambiguous)?;
+    if network.scope == SWARM_SCOPE {
+        state.swarm.remove_network(&network.id.as_str().into()).await?;
+    } else {
+        remove_here(&state, &network).await?;
+    }
+    Ok(answer::no_content())
+}
+
+async fn remove_here(_state: &Context, network: &Network) -> Result<(), ApiError> {
+    if is_predefined(&network.name) {
+        let text = format!("{} is a pre-defined network and cannot be removed", network.name);
+        return Err(ApiError::forbidden(text));
+    }
+    Ok(())
+}
+
 /// Replaces names of networks in a service's spec by the swarm's identifiers.
-pub(crate) async fn resolve_targets(state: &ApiState, spec: &mut ServiceSpec) -> Result<(), ApiError> {
+pub(crate) async fn resolve_targets(state: &Context, spec: &mut ServiceSpec) -> Result<(), ApiError> {
     let task = Arc::make_mut(&mut spec.task);
     let attachments = if task.networks.is_empty() { &mut spec.networks } else { &mut task.networks };
     for attachment in attachments {
@@ -24,6 +207,23 @@ pub(crate) async fn resolve_targets(state: &ApiState, spec: &mut ServiceSpec) ->
     Ok(())
 }
 
-async fn resolve_target(state: &ApiState, target: &str) -> Result<String, ApiError> {
-    Ok(lookup::network(&*state.swarm, target).await?.id.to_string())
+async fn resolve_target(state: &Context, target: &str) -> Result<String, ApiError> {
+    let refusal = match lookup::network(&*state.swarm, target).await {
+        Ok(network) => return Ok(network.id.to_string()),
+        Err(error) => error,
+    };
+    let locals = local_networks(state).await?;
+    match locals.iter().find(|network| network.id == target || network.name == target) {
+        // The swarm has copies of these, found by name.
+        Some(local) if is_predefined(&local.name) => {
+            Ok(lookup::network(&*state.swarm, &local.name).await?.id.to_string())
+        }
+        Some(local) => Err(ApiError::forbidden(format!(
+            "The network {} cannot be used with services. Only networks scoped to the swarm can be used, such as those created with the overlay driver.",
+            local.name
+        ))),
+        // dockerd leaves this one unclassified.
+        None if refusal.status == http::StatusCode::NOT_FOUND => Err(ApiError::internal(refusal.message)),
+        None => Err(refusal),
+    }
 }

@@ -33,6 +33,7 @@ pub const NOT_BUILT: &[NotBuilt] = &[
     not_built(Method::POST, "/session", "BuildKit sessions (docker buildx)"),
     not_built(Method::POST, "/grpc", "BuildKit's gRPC (docker buildx)"),
     not_built(Method::POST, "/commit", "making an image from a container (docker commit)"),
+    not_built(Method::GET, "/images/get", "writing images to an archive (docker save)"),
     not_built(Method::GET, "/images/search", "searching Docker Hub (docker search)"),
     not_built(Method::GET, "/containers/{id}/attach/ws", "attaching through a WebSocket"),
     not_built(Method::GET, "/containers/{id}/export", "exporting a container's file system (docker export)"),
@@ -44,3 +45,18 @@ pub const NOT_BUILT: &[NotBuilt] = &[
     not_built(Method::GET, "/plugins/{name}/json", "plugins (docker plugin)"),
     not_built(Method::PUT, "/volumes/{name}", "cluster volumes (docker volume update)"),
 ];
+
+/// `docker save`: below a path that other endpoints share.
+pub(crate) fn save() -> NotBuilt {
+    not_built(Method::GET, "/images/{name}/get", "writing images to an archive (docker save)")
+}
+
+/// `docker push`: below a path that other endpoints share.
+pub(crate) fn push() -> NotBuilt {
+    not_built(Method::POST, "/images/{name}/push", "pushing images (docker push)")
+}
+
+/// `docker import`: a form of an endpoint that pulls.
+pub(crate) fn import() -> NotBuilt {
+    not_built(Method::POST, "/images/create?fromSrc", "making an image of an archive (docker import)")
+}

@@ -6,14 +6,17 @@ use axum::routing::{MethodRouter, any, delete, get, head, post};
 use http::Method;
 
 use crate::error::ApiError;
+use crate::networks;
 use crate::not_built::{self, NotBuilt};
 use crate::state::Shared;
 use crate::swarm::{cluster, logs, nodes, secrets, services, tasks};
 use crate::system;
+use crate::{images, pull, registry};
 
 /// All routes.
 pub(crate) fn router(state: Shared) -> Router {
-    let routes = Router::new().merge(system_routes()).merge(swarm_routes());
+    let routes =
+        Router::new().merge(system_routes()).merge(swarm_routes()).merge(network_routes()).merge(image_routes());
     not_built::NOT_BUILT
         .iter()
         .fold(routes, |routes, missing| routes.route(missing.path, refuse(missing)))
@@ -42,6 +45,24 @@ fn system_routes() -> Router<Shared> {
         .route("/_ping", get(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
+}
+
+fn image_routes() -> Router<Shared> {
+    Router::new()
+        .route("/images/json", get(images::list))
+        .route("/images/create", post(pull::create))
+        .route("/images/load", post(pull::load))
+        .route("/images/prune", post(images::prune))
+        .route("/images/{*rest}", get(images::get).post(images::post).delete(images::remove))
+        .route("/distribution/{*rest}", get(registry::distribution))
+        .route("/auth", post(registry::auth))
+}
+
+fn network_routes() -> Router<Shared> {
+    Router::new()
+        .route("/networks", get(networks::list))
+        .route("/networks/create", post(networks::create))
+        .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
 }
 
 fn swarm_routes() -> Router<Shared> {

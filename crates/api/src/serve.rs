@@ -138,7 +138,7 @@ impl Connections {
 enum Accepted {
     Unix(tokio::net::UnixStream),
     Tcp(tokio::net::TcpStream),
-    Tls(tokio_rustls::Accept<tokio::net::TcpStream>),
+    Tls(Box<tokio_rustls::Accept<tokio::net::TcpStream>>),
 }
 
 async fn accept_one(listener: &Listener) -> io::Result<Accepted> {
@@ -146,7 +146,7 @@ async fn accept_one(listener: &Listener) -> io::Result<Accepted> {
         Listener::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
         Listener::Tcp(listener) => Ok(Accepted::Tcp(without_delay(listener.accept().await?.0))),
         Listener::Tls(listener, acceptor) => {
-            Ok(Accepted::Tls(acceptor.accept(without_delay(listener.accept().await?.0))))
+            Ok(Accepted::Tls(Box::new(acceptor.accept(without_delay(listener.accept().await?.0)))))
         }
     }
 }

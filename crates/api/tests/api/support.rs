@@ -341,7 +341,8 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("api.sock");
         let listener = api::listen::bind_unix(&socket, None).await.unwrap();
-        let state = api::ApiState { swarm: swarm.clone(), about: api::About::default() };
+        let images = image::ImageStore::open(&dir.path().join("data"), image::Config::default()).unwrap();
+        let state = api::ApiState { images, swarm: swarm.clone(), about: api::About::default() };
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(api::serve(vec![listener], state, async {
             // An error means that the server was dropped, which stops it too.

@@ -1,0 +1,244 @@
+//! `POST /images/create` (pull) and `POST /images/load`: progress as a stream of JSON values. What fails before the first
+//! of them is an ordinary error; what fails later is the stream's last value, as in dockerd.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io::{self, Read};
+use std::pin::Pin;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use docker_types::system::{ErrorDetail, JsonMessage, ProgressDetail};
+use futures::StreamExt;
+use http::{HeaderMap, Request};
+use image::{AuthConfig, ImageError, Progress, ProgressSender};
+use oci_types::{Platform, Reference};
+use tokio::sync::mpsc;
+
+use crate::answer;
+use crate::error::{ApiError, ApiResult};
+use crate::images::with_sources;
+use crate::request::{Params, REGISTRY_AUTH, header_text};
+use crate::state::Shared;
+
+/// How many pieces of an archive may wait for the disk.
+const ARCHIVE_QUEUE_LIMIT: usize = 16;
+
+type Work = Pin<Box<dyn Future<Output = Result<(), ImageError>> + Send>>;
+
+/// `POST /images/create`.
+pub(crate) async fn create(State(state): State<Shared>, params: Params, headers: HeaderMap) -> ApiResult {
+    if params.contains("fromSrc") && !params.get("fromSrc").is_empty() {
+        return Err(crate::not_built::import().refusal());
+    }
+    let reference = reference(params.get("fromImage"), params.get("tag"))?;
+    let platform = platform(params.get("platform"))?;
+    // A header that cannot be read counts as none here, as in dockerd.
+    let auth = AuthConfig::decode(header_text(&headers, REGISTRY_AUTH)).ok().flatten();
+    let (sender, receiver) = ProgressSender::channel();
+    let images = state.images.clone();
+    let work: Work =
+        Box::pin(async move { images.pull(&reference, platform.as_ref(), auth.as_ref(), sender).await.map(|_| ()) });
+    answer_with(work, receiver, ShowLayers::Yes).await
+}
+
+fn reference(image: &str, tag: &str) -> Result<Reference, ApiError> {
+    let image = image.trim_end_matches(':');
+    let text = match tag {
+        "" => image.to_owned(),
+        digest if digest.contains(':') => format!("{image}@{digest}"),
+        tag => format!("{image}:{tag}"),
+    };
+    Ok(Reference::parse(&text).map_err(ImageError::from)?)
+}
+
+fn platform(text: &str) -> Result<Option<Platform>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let unknown = || ApiError::bad_request(format!("{text:?} is an invalid platform"));
+    Platform::parse(text).map(Some).ok_or_else(unknown)
+}
+
+/// `POST /images/load`.
+pub(crate) async fn load(State(state): State<Shared>, params: Params, request: Request<Body>) -> ApiResult {
+    let (sender, receiver) = ProgressSender::channel();
+    let (pieces, archive) = mpsc::channel(ARCHIVE_QUEUE_LIMIT);
+    let images = state.images.clone();
+    let body = request.into_body();
+    let work: Work = Box::pin(async move {
+        let load = images.load(Archive { pieces: archive, current: Bytes::new() }, sender);
+        let ((), loaded) = futures::join!(feed(body, pieces), load);
+        loaded.map(|_| ())
+    });
+    let layers = if params.flag("quiet") { ShowLayers::No } else { ShowLayers::Yes };
+    answer_with(work, receiver, layers).await
+}
+
+/// Hands the body over piece by piece; ends early when nobody reads any more.
+async fn feed(body: Body, pieces: mpsc::Sender<io::Result<Bytes>>) {
+    let mut stream = body.into_data_stream();
+    while let Some(piece) = stream.next().await {
+        if pieces.send(piece.map_err(io::Error::other)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The body as a blocking reader sees it.
+struct Archive {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Read for Archive {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.current = piece?,
+                None => return Ok(0),
+            }
+        }
+        let count = self.current.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.current.split_to(count));
+        Ok(count)
+    }
+}
+
+/// Whether layers are told of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ShowLayers {
+    Yes,
+    No,
+}
+
+/// Work and its progress. Dropping it cancels the work.
+struct Running {
+    work: Option<Work>,
+    progress: mpsc::Receiver<Progress>,
+    layers: ShowLayers,
+}
+
+enum Step {
+    Line(Bytes),
+    Failed(ImageError),
+    Done,
+}
+
+impl Running {
+    async fn next(&mut self) -> Step {
+        loop {
+            let Some(work) = &mut self.work else {
+                return match self.progress.recv().await {
+                    Some(progress) => match self.line(&progress) {
+                        Some(line) => Step::Line(line),
+                        None => continue,
+                    },
+                    None => Step::Done,
+                };
+            };
+            // Cancel-safe: the work is polled by reference, a queue's `recv` loses nothing.
+            tokio::select! {
+                biased;
+                progress = self.progress.recv() => {
+                    let Some(progress) = progress else {
+                        // Nothing will be told any more; what remains is the outcome.
+                        let outcome = work.as_mut().await;
+                        self.work = None;
+                        return outcome.map_or_else(Step::Failed, |()| Step::Done);
+                    };
+                    if let Some(line) = self.line(&progress) {
+                        return Step::Line(line);
+                    }
+                }
+                outcome = work.as_mut() => {
+                    self.work = None;
+                    if let Err(error) = outcome {
+                        return Step::Failed(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn line(&self, progress: &Progress) -> Option<Bytes> {
+        if self.layers == ShowLayers::No && matches!(progress, Progress::Layer { .. }) {
+            return None;
+        }
+        let message = progress.message();
+        Some(answer::json_line(&JsonMessage {
+            stream: message.stream.unwrap_or_default(),
+            status: message.status.unwrap_or_default(),
+            progress_detail: message.detail.map(|figures| {
+                let (current, total) = figures.unwrap_or_default();
+                let bytes = |figure: u64| i64::try_from(figure).unwrap_or(i64::MAX);
+                ProgressDetail { current: bytes(current), total: bytes(total), ..ProgressDetail::default() }
+            }),
+            id: message.id.unwrap_or_default(),
+            ..JsonMessage::default()
+        }))
+    }
+}
+
+/// The last value of a stream that fails.
+pub(crate) fn error_line(text: String) -> Bytes {
+    answer::json_line(&JsonMessage {
+        error_detail: Some(ErrorDetail { code: 0, message: text.clone() }),
+        error: text,
+        ..JsonMessage::default()
+    })
+}
+
+async fn answer_with(work: Work, progress: mpsc::Receiver<Progress>, layers: ShowLayers) -> Result<Response, ApiError> {
+    let mut running = Running { work: Some(work), progress, layers };
+    let first = match running.next().await {
+        Step::Line(line) => line,
+        Step::Failed(error) => return Err(error.into()),
+        Step::Done => Bytes::new(),
+    };
+    let rest = futures::stream::unfold(Some(running), |running| async move {
+        let mut running = running?;
+        match running.next().await {
+            Step::Line(line) => Some((line, Some(running))),
+            Step::Failed(error) => Some((error_line(with_sources(&error)), None)),
+            Step::Done => None,
+        }
+    });
+    let lines = futures::stream::iter([first]).chain(rest).map(Ok::<_, Infallible>);
+    Ok(answer::stream("application/json", lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_put_together() {
+        for (image, tag, familiar) in [
+            ("agrrh/dummy-service-py", "latest", "agrrh/dummy-service-py:latest"),
+            ("alpine", "", "alpine"),
+            ("docker.io/library/alpine:3", "", "alpine:3"),
+        ] {
+            assert_eq!(reference(image, tag).unwrap().familiar(), familiar);
+        }
+        assert_eq!(reference("UPPER", "x").unwrap_err().status.as_u16(), 400);
+        assert!(platform("linux/amd64").unwrap().is_some());
+        assert_eq!(platform("").unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn an_archive_is_read_in_any_pieces() {
+        let (sender, receiver) = mpsc::channel(4);
+        for piece in ["ab", "", "cde"] {
+            sender.send(Ok(Bytes::from_static(piece.as_bytes()))).await.unwrap();
+        }
+        drop(sender);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            Archive { pieces: receiver, current: Bytes::new() }.read_to_string(&mut text).map(|_| text)
+        });
+        assert_eq!(read.await.unwrap().unwrap(), "abcde");
+    }
+}
