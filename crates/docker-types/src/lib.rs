@@ -6,7 +6,13 @@
 #![forbid(unsafe_code)]
 
 #[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod container;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
 pub mod container_spec;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod event;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod exec;
 pub mod filters;
 #[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
 pub mod image;
@@ -27,4 +33,6 @@ pub mod system;
 pub mod task;
 pub mod time;
 pub mod version;
+#[allow(missing_docs, reason = "the Engine API's own names; its reference says what they mean")]
+pub mod volume;
 pub mod words;
