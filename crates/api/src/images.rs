@@ -8,14 +8,14 @@ use docker_types::image::{
     GraphDriver, ImageDelete, ImageHistory, ImageInspect, ImageMetadata, ImageSummary, ImagesPruneResponse, RootFs,
 };
 use docker_types::time::{self, Time};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use image::{ErrorKind, ImageChange, ImageError, ImageRecord, RemoveOptions};
 use oci_types::Reference;
 
-use crate::answer;
 use crate::error::{ApiError, ApiResult};
 use crate::request::{ClientVersion, Params};
 use crate::state::{Context, Shared};
+use crate::{answer, not_built};
 
 const LIST_FILTERS: &[&str] = &["before", "dangling", "label", "reference", "since", "until"];
 const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
@@ -187,10 +187,7 @@ pub(crate) async fn get(State(state): State<Shared>, Path(rest): Path<String>, v
     if let Some(name) = rest.strip_suffix("/history") {
         return Ok(answer::ok(&history(&state.images.resolve(name)?)));
     }
-    if rest.ends_with("/get") {
-        return Err(crate::not_built::save().refusal());
-    }
-    Err(ApiError::page_not_found())
+    Err(not_built::below(&Method::GET, &format!("/images/{rest}")))
 }
 
 /// `POST /images/{name}/tag` and its siblings.
@@ -198,10 +195,7 @@ pub(crate) async fn post(State(state): State<Shared>, Path(rest): Path<String>, 
     if let Some(name) = rest.strip_suffix("/tag") {
         return tag(&state, name, &params).await;
     }
-    if rest.ends_with("/push") {
-        return Err(crate::not_built::push().refusal());
-    }
-    Err(ApiError::page_not_found())
+    Err(not_built::below(&Method::POST, &format!("/images/{rest}")))
 }
 
 async fn tag(state: &Context, name: &str, params: &Params) -> ApiResult {

@@ -31,7 +31,7 @@ type Work = Pin<Box<dyn Future<Output = Result<(), ImageError>> + Send>>;
 /// `POST /images/create`.
 pub(crate) async fn create(State(state): State<Shared>, params: Params, headers: HeaderMap) -> ApiResult {
     if params.contains("fromSrc") && !params.get("fromSrc").is_empty() {
-        return Err(crate::not_built::import().refusal());
+        return Err(crate::not_built::import());
     }
     let reference = reference(params.get("fromImage"), params.get("tag"))?;
     let platform = platform(params.get("platform"))?;

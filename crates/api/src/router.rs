@@ -1,10 +1,11 @@
 //! Which path is answered by whom.
 
 use axum::Router;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, delete, get, head, post};
 use http::Method;
 
+use crate::answer;
 use crate::error::ApiError;
 use crate::networks;
 use crate::not_built::{self, NotBuilt};
@@ -19,14 +20,20 @@ pub(crate) fn router(state: Shared) -> Router {
         Router::new().merge(system_routes()).merge(swarm_routes()).merge(network_routes()).merge(image_routes());
     not_built::NOT_BUILT
         .iter()
+        .filter(|missing| missing.is_routed())
         .fold(routes, |routes, missing| routes.route(missing.path, refuse(missing)))
         .fallback(any(page_not_found))
         .method_not_allowed_fallback(page_not_found)
         .with_state(state)
 }
 
-async fn page_not_found() -> ApiError {
-    ApiError::page_not_found()
+/// dockerd answers OPTIONS of every path.
+async fn page_not_found(method: Method) -> Response {
+    if method == Method::OPTIONS { answer::empty() } else { ApiError::page_not_found().into_response() }
+}
+
+async fn plugin_not_found(method: Method, uri: http::Uri) -> ApiError {
+    not_built::below(&method, uri.path())
 }
 
 fn refuse(missing: &'static NotBuilt) -> MethodRouter<Shared> {
@@ -45,6 +52,8 @@ fn system_routes() -> Router<Shared> {
         .route("/_ping", get(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
+        .route("/plugins", get(system::plugins))
+        .route("/plugins/{*rest}", any(plugin_not_found))
 }
 
 fn image_routes() -> Router<Shared> {

@@ -40,3 +40,8 @@ pub(crate) async fn info(State(state): State<Shared>) -> ApiResult {
     info.experimental_build = state.about.experimental;
     Ok(answer::ok(&info))
 }
+
+/// `GET /plugins`: there are none.
+pub(crate) async fn plugins() -> Response {
+    answer::ok::<[(); 0]>(&[])
+}
