@@ -13,16 +13,18 @@ mod clock;
 mod config;
 mod error;
 mod events;
+mod mount_options;
 mod network;
 mod options;
 mod record;
+mod volumes;
 
 pub use config::{BUILT_IN_RUNTIME, EngineConfig, RuntimeSpec};
 pub use error::{EngineError, ErrorKind};
 pub use events::{EventStream, HISTORY_EVENTS};
 pub use network::{
-    ContainerNetwork, EtcFiles, IngressAttachment, IngressPort, NetworkBackend, NetworkEndpoint, NetworkError, NetworkMode,
-    NetworkRequest, PortRequest, Protocol, PublishedPort,
+    ContainerNetwork, EtcFiles, IngressAttachment, IngressPort, NetworkBackend, NetworkEndpoint, NetworkError,
+    NetworkMode, NetworkRequest, PortRequest, Protocol, PublishedPort,
 };
 pub use options::{
     AttachOptions, CreateOptions, FileKind, ListOptions, LogsOptions, RemoveOptions, SecretFile, Shutdown, SizeMode,

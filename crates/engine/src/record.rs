@@ -205,11 +205,7 @@ pub(crate) struct ContainerPaths {
 
 impl ContainerPaths {
     pub(crate) fn new(data_root: &Path, exec_root: &Path, id: &str) -> Self {
-        Self {
-            data: data_root.join("containers").join(id),
-            exec: exec_root.join("shim").join(id),
-            id: id.to_owned(),
-        }
+        Self { data: data_root.join("containers").join(id), exec: exec_root.join("shim").join(id), id: id.to_owned() }
     }
 
     pub(crate) fn log(&self) -> PathBuf {
