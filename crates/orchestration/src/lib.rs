@@ -1,7 +1,25 @@
-//! orchestration
+//! Decides what the swarm does: which tasks there shall be, what they are given, where they run and when they are
+//! replaced. Pure: a planner reads a view and what changed, and answers with actions and a deadline. The manager calls
+//! [`leader::Leader`], which runs all planners; everything else here is a part of it.
 
 #![forbid(unsafe_code)]
 
 pub mod allocator;
+pub mod dirty;
+pub mod enforcer;
+mod global;
+mod jobs;
+pub mod leader;
+mod merge;
+pub mod node_down;
 pub mod plan;
+pub mod reaper;
+mod replicated;
+pub mod restart;
 pub mod scheduler;
+pub mod services;
+mod slots;
+pub mod tasks;
+pub mod updater;
+
+pub use dirty::is_task_dirty;
