@@ -12,9 +12,14 @@ pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 
 /// A JSON value.
 pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    (status, [(header::CONTENT_TYPE, JSON)], json_bytes(value)).into_response()
+}
+
+/// A JSON value and a newline.
+pub(crate) fn json_bytes<T: Serialize>(value: &T) -> Bytes {
     let mut body = serde_json::to_vec(value).expect("the API's types have string keys and no failing serializers");
     body.push(b'\n');
-    (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+    body.into()
 }
 
 /// 200 and a JSON value.

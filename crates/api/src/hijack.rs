@@ -16,6 +16,9 @@ pub(crate) type Stream = TokioIo<Upgraded>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sessions {
     pub(crate) tracker: TaskTracker,
+    /// The server takes no more requests; streams without an end of their own are over.
+    pub(crate) ending: CancellationToken,
+    /// What is open still is dropped.
     pub(crate) cut: CancellationToken,
 }
 
@@ -43,7 +46,7 @@ impl Takeover {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let cut = sessions.cut.clone();
+        let ending = sessions.ending.clone();
         sessions.tracker.spawn(async move {
             let session = async {
                 match self.0.await {
@@ -54,7 +57,7 @@ impl Takeover {
             // Cutting a session short is what the token is for.
             tokio::select! {
                 () = session => {}
-                () = cut.cancelled() => {}
+                () = ending.cancelled() => {}
             }
         });
         let headers = [

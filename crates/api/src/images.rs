@@ -266,7 +266,7 @@ fn history(image: &ImageRecord) -> Vec<ImageHistory> {
 
 pub(crate) async fn remove(State(state): State<Shared>, Path(name): Path<String>, params: Params) -> ApiResult {
     let options = RemoveOptions { force: params.flag("force") };
-    let users = state.image_users().await;
+    let users = state.engine.image_users();
     let used_by = |id: &oci_types::Digest| {
         users
             .iter()
@@ -289,7 +289,7 @@ pub(crate) async fn prune(State(state): State<Shared>, params: Params) -> ApiRes
     let filters = params.filters(PRUNE_FILTERS)?;
     let all = filters.flag("dangling")? == Some(false);
     let until = until(&filters)?;
-    let users = state.image_users().await;
+    let users = state.engine.image_users();
     let keep = |image: &ImageRecord| {
         users.iter().any(|user| user.image_id == image.id.as_str())
             || until.is_some_and(|until| created(image) >= until)

@@ -6,7 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod containers;
+mod create_rules;
+mod detach;
+pub mod engine_backend;
 mod error;
+mod events;
+mod exec;
 mod frames;
 mod front;
 mod hijack;
@@ -22,12 +28,15 @@ mod request;
 mod router;
 mod serve;
 mod state;
+mod streams;
 mod swarm;
 pub mod swarm_backend;
 mod swarm_error;
 mod swarm_filter;
 mod system;
+mod volumes;
 
+pub use engine_backend::EngineBackend;
 pub use error::ApiError;
 pub use not_built::{NOT_BUILT, NotBuilt};
 pub use request::JSON_BODY_LIMIT;

@@ -54,7 +54,7 @@ fn reference(image: &str, tag: &str) -> Result<Reference, ApiError> {
     Ok(Reference::parse(&text).map_err(ImageError::from)?)
 }
 
-fn platform(text: &str) -> Result<Option<Platform>, ApiError> {
+pub(crate) fn platform(text: &str) -> Result<Option<Platform>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }

@@ -87,11 +87,6 @@ impl Params {
         !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
     }
 
-    /// As [`Self::flag`], with a default for a parameter that is not given.
-    pub(crate) fn flag_or(&self, name: &str, default: bool) -> bool {
-        if self.contains(name) { self.flag(name) } else { default }
-    }
-
     /// Go's `ParseBool`; "" is false.
     pub(crate) fn strict_flag(&self, name: &str) -> Result<bool, ApiError> {
         let value = self.get(name);
@@ -166,19 +161,6 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, ApiError> {
         let body = json_bytes(request).await?;
         Ok(Self(json::from_slice(&body)?))
-    }
-}
-
-/// A body that is JSON or empty.
-#[derive(Debug)]
-pub(crate) struct OptionalJson<T>(pub(crate) Option<T>);
-
-impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalJson<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, ApiError> {
-        let body = json_bytes(request).await?;
-        if body.is_empty() { Ok(Self(None)) } else { Ok(Self(Some(json::from_slice(&body)?))) }
     }
 }
 

@@ -12,12 +12,18 @@ use crate::not_built::{self, NotBuilt};
 use crate::state::Shared;
 use crate::swarm::{cluster, logs, nodes, secrets, services, tasks};
 use crate::system;
+use crate::{containers, events, exec, streams, volumes};
 use crate::{images, pull, registry};
 
 /// All routes.
 pub(crate) fn router(state: Shared) -> Router {
-    let routes =
-        Router::new().merge(system_routes()).merge(swarm_routes()).merge(network_routes()).merge(image_routes());
+    let routes = Router::new()
+        .merge(system_routes())
+        .merge(swarm_routes())
+        .merge(network_routes())
+        .merge(image_routes())
+        .merge(container_routes())
+        .merge(volume_routes());
     not_built::NOT_BUILT
         .iter()
         .filter(|missing| missing.is_routed())
@@ -52,6 +58,7 @@ fn system_routes() -> Router<Shared> {
         .route("/_ping", get(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
+        .route("/events", get(events::events))
         .route("/plugins", get(system::plugins))
         .route("/plugins/{*rest}", any(plugin_not_found))
 }
@@ -65,6 +72,40 @@ fn image_routes() -> Router<Shared> {
         .route("/images/{*rest}", get(images::get).post(images::post).delete(images::remove))
         .route("/distribution/{*rest}", get(registry::distribution))
         .route("/auth", post(registry::auth))
+}
+
+fn container_routes() -> Router<Shared> {
+    Router::new()
+        .route("/containers/json", get(containers::list))
+        .route("/containers/create", post(containers::create))
+        .route("/containers/prune", post(containers::prune))
+        .route("/containers/{id}", delete(containers::remove))
+        .route("/containers/{id}/json", get(containers::inspect))
+        .route("/containers/{id}/top", get(containers::top))
+        .route("/containers/{id}/logs", get(streams::logs))
+        .route("/containers/{id}/start", post(containers::start))
+        .route("/containers/{id}/stop", post(containers::stop))
+        .route("/containers/{id}/kill", post(containers::kill))
+        .route("/containers/{id}/restart", post(containers::restart))
+        .route("/containers/{id}/pause", post(containers::pause))
+        .route("/containers/{id}/unpause", post(containers::unpause))
+        .route("/containers/{id}/wait", post(containers::wait))
+        .route("/containers/{id}/resize", post(containers::resize))
+        .route("/containers/{id}/attach", post(streams::attach))
+        .route("/containers/{id}/rename", post(containers::rename))
+        .route("/containers/{id}/update", post(containers::update))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .route("/exec/{id}/json", get(exec::inspect))
+}
+
+fn volume_routes() -> Router<Shared> {
+    Router::new()
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
 }
 
 fn network_routes() -> Router<Shared> {

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::events::forward_swarm;
 use crate::front::Front;
 use crate::hijack::Sessions;
 use crate::listen::Listener;
@@ -39,11 +40,11 @@ const HEAD_BYTES_LIMIT: usize = 1024 * 1024;
 pub async fn serve(listeners: Vec<Listener>, state: ApiState, shutdown: impl Future<Output = ()>) {
     let (version, experimental) = (state.about.engine_version.clone(), state.about.experimental);
     let sessions = Sessions::default();
-    let Sessions { tracker: connections, cut } = sessions.clone();
+    let Sessions { tracker: connections, ending: stop, cut } = sessions.clone();
     let context = Arc::new(Context::new(state, sessions));
-    let front = Front::new(router(context), &version, experimental);
-    let stop = CancellationToken::new();
     let acceptors = TaskTracker::new();
+    acceptors.spawn(forward_swarm(context.clone(), stop.clone()));
+    let front = Front::new(router(context), &version, experimental);
     for listener in listeners {
         let worker =
             Connections { front: front.clone(), stop: stop.clone(), cut: cut.clone(), tracker: connections.clone() };

@@ -6,11 +6,14 @@ use docker_types::system::{Component, PlatformName, Version};
 use docker_types::version;
 use image::ImageStore;
 
+use crate::engine_backend::EngineBackend;
 use crate::hijack::Sessions;
 use crate::swarm_backend::SwarmBackend;
 
 /// What the server answers from. `daemon` fills it.
 pub struct ApiState {
+    /// Containers, volumes, events.
+    pub engine: Arc<dyn EngineBackend>,
     /// Images.
     pub images: ImageStore,
     /// The swarm.
@@ -32,20 +35,6 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(state: ApiState, sessions: Sessions) -> Self {
         Self { state, sessions }
-    }
-}
-
-/// A container that is made of an image.
-pub(crate) struct ImageUser {
-    pub(crate) image_id: String,
-    pub(crate) container_id: String,
-    pub(crate) running: bool,
-}
-
-impl Context {
-    /// Which containers are made of which images.
-    pub(crate) async fn image_users(&self) -> Vec<ImageUser> {
-        Vec::new()
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::fake_engine::FakeEngine;
 use api::swarm_backend::*;
 use async_trait::async_trait;
 use model::*;
@@ -309,6 +310,7 @@ impl SwarmBackend for FakeSwarm {
 /// A server on a unix socket of its own, ended when dropped.
 pub(crate) struct Server {
     pub(crate) swarm: Arc<FakeSwarm>,
+    pub(crate) engine: FakeEngine,
     pub(crate) socket: PathBuf,
     _dir: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
@@ -342,13 +344,19 @@ impl Server {
         let socket = dir.path().join("api.sock");
         let listener = api::listen::bind_unix(&socket, None).await.unwrap();
         let images = image::ImageStore::open(&dir.path().join("data"), image::Config::default()).unwrap();
-        let state = api::ApiState { images, swarm: swarm.clone(), about: api::About::default() };
+        let engine = FakeEngine::default();
+        let state = api::ApiState {
+            engine: Arc::new(engine.clone()),
+            images,
+            swarm: swarm.clone(),
+            about: api::About::default(),
+        };
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(api::serve(vec![listener], state, async {
             // An error means that the server was dropped, which stops it too.
             let _ = stopped.await;
         }));
-        Self { swarm, socket, _dir: dir, stop: Some(stop) }
+        Self { swarm, engine, socket, _dir: dir, stop: Some(stop) }
     }
 
     pub(crate) fn host(&self) -> String {
