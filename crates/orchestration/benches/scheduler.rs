@@ -112,5 +112,7 @@ fn main() {
         case("100 services, spread over 20 racks", 5_000, 100_000, 100, false, spread),
         case("1000 services", 100_000, 1_000_000, 1_000, false, plain()),
     ];
-    cases.iter().for_each(run);
+    // `cargo bench --bench scheduler -- <part of a name>` runs some of them.
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    cases.iter().filter(|case| case.name.contains(&wanted)).for_each(run);
 }

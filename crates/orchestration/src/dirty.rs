@@ -18,7 +18,8 @@ pub fn is_task_dirty(service: &Service, task: &Task, node: Option<&Node>) -> boo
     if !same && differ_in_placement_only(wanted, &task.spec) && meets_constraints(wanted, node) {
         return false;
     }
-    if !same && !(ignores_pull_options(task) && differ_in_pull_options_only(wanted, &task.spec)) {
+    let same = same || (ignores_pull_options(task) && differ_in_pull_options_only(wanted, &task.spec));
+    if !same {
         return true;
     }
     task.endpoint.as_ref().is_some_and(|endpoint| endpoint.spec != service.spec.endpoint)

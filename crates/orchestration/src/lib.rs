@@ -20,6 +20,8 @@ pub mod scheduler;
 pub mod services;
 mod slots;
 pub mod tasks;
+#[cfg(test)]
+mod tests;
 pub mod updater;
 
 pub use dirty::is_task_dirty;

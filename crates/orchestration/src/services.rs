@@ -112,10 +112,8 @@ impl Services {
 
     fn observe(&mut self, view: &View, event: &Event) {
         match event {
-            Event::Update { old: Object::Service(old), new: Object::Service(new) } => {
-                if service_changed(old, new) {
-                    self.dirty.services.insert(new.id.clone());
-                }
+            Event::Update { old: Object::Service(old), new: Object::Service(new) } if service_changed(old, new) => {
+                self.dirty.services.insert(new.id.clone());
             }
             Event::Create(Object::Service(service)) => drop(self.dirty.services.insert(service.id.clone())),
             Event::Remove(Object::Service(service)) => {
@@ -123,10 +121,8 @@ impl Services {
                 self.updates.cancel(&service.id);
                 self.restarts.service_removed(&service.id);
             }
-            Event::Update { old: Object::Node(old), new: Object::Node(new) } => {
-                if node_changed(old, new) {
-                    self.observe_node(view, &new.id);
-                }
+            Event::Update { old: Object::Node(old), new: Object::Node(new) } if node_changed(old, new) => {
+                self.observe_node(view, &new.id);
             }
             Event::Create(Object::Node(node)) => self.observe_node(view, &node.id),
             Event::Remove(Object::Node(node)) => {
