@@ -10,8 +10,8 @@ pub const CONTROL_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 pub const STDIN_BUFFER_BYTES: usize = 256 * 1024;
 /// How long an attacher may take nothing while the container waits for it, in milliseconds.
 pub const ATTACH_STALL_MS: u64 = 10_000;
-/// Execs that run at once.
-pub const EXECS: usize = 1024;
+/// Execs that run at once; with the other limits this stays below the usual 1024 open files.
+pub const EXECS: usize = 128;
 /// Ended execs that are remembered for `ExecState`.
 pub const EXECS_ENDED: usize = 64;
 /// Runtime commands at work at once.
