@@ -1,10 +1,11 @@
 //! What the agent asks of the engine. The agent owns these traits; `daemon` implements them over `engine` and `net`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use model::{ContainerStatus, EncryptionKey, Node, NodeDescription, PortStatus, Task, Timestamp};
+use model::{ContainerStatus, EncryptionKey, Node, NodeDescription, PortStatus, Task, TaskId, Timestamp};
 
 use crate::Dependencies;
 
@@ -19,6 +20,10 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Takes the network keys; called when they change.
     async fn set_network_keys(&self, keys: Vec<EncryptionKey>) -> Result<(), ExecutorError>;
+
+    /// Takes the set of all tasks of this node, after each complete set of assignments: what is left of others is
+    /// removed.
+    async fn retain(&self, tasks: BTreeSet<TaskId>);
 
     /// A controller for one task. Must not block; work starts with [`Controller::prepare`].
     fn controller(&self, task: Arc<Task>, dependencies: Dependencies) -> Result<Arc<dyn Controller>, ControllerError>;

@@ -78,6 +78,9 @@ impl Worker {
             self.dependencies.remove_config(id);
         }
         while self.removals.try_join_next().is_some() {}
+        if complete {
+            self.executor.retain(self.tasks.keys().cloned().collect()).await;
+        }
         Ok(())
     }
 
@@ -88,7 +91,7 @@ impl Worker {
             }
             return;
         }
-        if self.refused.contains(&task.id) || task.status.state > TaskState::Running {
+        if self.refused.contains(&task.id) {
             return;
         }
         match self.executor.controller(task.clone(), self.dependencies.clone()) {

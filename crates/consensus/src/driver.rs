@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -132,7 +132,7 @@ pub struct Handle {
     commands: SyncSender<Command>,
     last_index: Arc<AtomicU64>,
     status: watch::Receiver<Status>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Handle {
@@ -161,16 +161,13 @@ impl Handle {
     }
 
     /// Stops the driver and waits for its thread; blocks for one disk write at the most.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
+    /// Later calls do nothing.
+    pub fn stop(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return };
         // A full queue is being drained; a gone thread needs no word.
         self.commands.send(Command::Stop).ok();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        if thread.join().is_err() {
             tracing::error!("the raft thread panicked");
         }
     }
@@ -178,9 +175,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if self.thread.is_some() {
-            self.end();
-        }
+        self.stop();
     }
 }
 
@@ -253,7 +248,7 @@ pub fn start(config: Config, mut machine: Box<dyn StateMachine>) -> Result<Handl
     };
     let thread = std::thread::Builder::new().name("raft".to_owned()).spawn(move || driver.run(&inbox));
     let thread = thread.map_err(StartError::Thread)?;
-    Ok(Handle { commands, last_index, status, thread: Some(thread) })
+    Ok(Handle { commands, last_index, status, thread: Mutex::new(Some(thread)) })
 }
 
 fn restore(

@@ -81,8 +81,8 @@ impl LogBroker {
         }
         let mut open = BTreeSet::new();
         for node in nodes {
-            match inner.listeners.get(&node).map(|listener| listener.try_send(Ok(message.clone()))) {
-                Some(Ok(())) => drop(open.insert(node)),
+            match inner.listeners.get(&node).map(|listener| listener.try_send(Ok(message.clone())).is_ok()) {
+                Some(true) => drop(open.insert(node)),
                 _ => problems.push(format!("node {node} is not available")),
             }
         }

@@ -10,7 +10,6 @@ use tokio::sync::broadcast;
 const WATCH_QUEUE: usize = 4096;
 
 /// One committed transaction.
-#[derive(Debug)]
 pub struct Commit {
     /// The store with it.
     pub view: View,
@@ -19,7 +18,6 @@ pub struct Commit {
 }
 
 /// The committed state of the cluster on this manager.
-#[derive(Debug)]
 pub struct Shared {
     view: RwLock<View>,
     commits: broadcast::Sender<Arc<Commit>>,
@@ -65,6 +63,14 @@ impl Shared {
         *held = view.clone();
         // Nobody watching is fine: the view holds everything.
         self.commits.send(Arc::new(Commit { view, events })).ok();
+    }
+}
+
+impl Shared {
+    /// Puts a snapshot's state in the place of everything. Watchers take it as any other commit and see no event for
+    /// it; the driver restores only before anybody watches.
+    pub(crate) fn replace(&self, view: View) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
     }
 }
 

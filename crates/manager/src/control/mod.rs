@@ -2,6 +2,7 @@
 //! are SwarmKit's.
 
 mod cluster;
+mod defaults;
 mod names;
 mod node;
 mod secret;
@@ -11,6 +12,9 @@ mod validate;
 use std::sync::Arc;
 
 pub use cluster::KeyRotation;
+pub use defaults::with_defaults;
+pub use node::RemoveKind;
+pub use service::{ServiceCounts, UpdateKind, service_counts};
 
 use crate::writer::Writer;
 

@@ -20,12 +20,7 @@ pub enum RemoveKind {
 
 impl Control {
     /// Replaces a node's spec, if `version` is the current one.
-    pub async fn update_node(
-        &self,
-        id: &NodeId,
-        version: ObjectVersion,
-        spec: NodeSpec,
-    ) -> Result<(), ControlError> {
+    pub async fn update_node(&self, id: &NodeId, version: ObjectVersion, spec: NodeSpec) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let stored = transaction.node(id).ok_or_else(|| ControlError::not_found("node", id))?;
             let mut node = Node::clone(stored);
@@ -57,7 +52,8 @@ impl Control {
             }
             let cluster = transaction.the_cluster().ok_or_else(|| ControlError::new(Code::NotFound, "no cluster"))?;
             let mut cluster = Cluster::clone(cluster);
-            let refused = BlacklistedCertificate { expiry: identity::certificate_expiry(&node.certificate.certificate) };
+            let refused =
+                BlacklistedCertificate { expiry: identity::certificate_expiry(&node.certificate.certificate) };
             cluster.blacklisted_certificates.insert(id.to_string(), refused);
             transaction.update(cluster)?;
             let tasks: Vec<_> = transaction.tasks_of_node(id).cloned().collect();

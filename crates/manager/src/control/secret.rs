@@ -24,7 +24,8 @@ impl Control {
         let id = SecretId::from(identity::random_id());
         let name = spec.annotations.name.clone();
         let secret = Secret { id: id.clone(), spec, ..Default::default() };
-        let written = self.writer.write(|transaction| transaction.create(secret).map_err(|e| exists(e, "secret", &name)));
+        let written =
+            self.writer.write(|transaction| transaction.create(secret).map_err(|e| exists(e, "secret", &name)));
         written.await.map(|()| id)
     }
 
@@ -71,7 +72,8 @@ impl Control {
         let id = ConfigId::from(identity::random_id());
         let name = spec.annotations.name.clone();
         let config = Config { id: id.clone(), spec, ..Default::default() };
-        let written = self.writer.write(|transaction| transaction.create(config).map_err(|e| exists(e, "config", &name)));
+        let written =
+            self.writer.write(|transaction| transaction.create(config).map_err(|e| exists(e, "config", &name)));
         written.await.map(|()| id)
     }
 

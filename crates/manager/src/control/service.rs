@@ -94,9 +94,7 @@ impl Control {
     /// Removes a service; its tasks follow.
     pub async fn remove_service(&self, id: &ServiceId) -> Result<(), ControlError> {
         self.writer
-            .write(|transaction| {
-                transaction.remove::<Service>(id).map_err(|_| ControlError::not_found("service", id))
-            })
+            .write(|transaction| transaction.remove::<Service>(id).map_err(|_| ControlError::not_found("service", id)))
             .await
     }
 
@@ -106,12 +104,7 @@ impl Control {
     }
 }
 
-fn replace(
-    view: &View,
-    service: &mut Service,
-    spec: ServiceSpec,
-    version: ObjectVersion,
-) -> Result<(), ControlError> {
+fn replace(view: &View, service: &mut Service, spec: ServiceSpec, version: ObjectVersion) -> Result<(), ControlError> {
     if std::mem::discriminant(&mode(&spec)) != std::mem::discriminant(&mode(&service.spec)) {
         return Err(ControlError::new(Code::Unimplemented, "service mode change is not allowed"));
     }
@@ -236,12 +229,12 @@ fn missing(kind: &str, names: Vec<&str>) -> Result<(), ControlError> {
 pub fn service_counts(view: &View, id: &ServiceId) -> Option<ServiceCounts> {
     let service = view.service(id)?;
     let global = matches!(service.spec.mode, Some(ServiceMode::Global(_) | ServiceMode::GlobalJob(_)));
-    let mut counts = ServiceCounts::default();
-    counts.desired_tasks = match &service.spec.mode {
+    let desired_tasks = match &service.spec.mode {
         Some(ServiceMode::Replicated(mode)) => mode.replicas,
         Some(ServiceMode::ReplicatedJob(mode)) => mode.max_concurrent,
         _ => 0,
     };
+    let mut counts = ServiceCounts { desired_tasks, ..ServiceCounts::default() };
     let iteration = service.job_status.as_ref().map(|job| job.job_iteration);
     for task in view.tasks_of_service(id) {
         if iteration.is_some() && task.job_iteration != iteration {
@@ -261,4 +254,3 @@ pub fn service_counts(view: &View, id: &ServiceId) -> Option<ServiceCounts> {
     }
     Some(counts)
 }
-

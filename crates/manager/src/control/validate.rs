@@ -189,7 +189,8 @@ mod tests {
         check(spec(|_, _| {}), "");
         check(spec(|_, c| c.image = String::new()), "ContainerSpec: image reference must be provided");
         check(spec(|_, c| c.image = "Foo".into()), "ContainerSpec: \"Foo\" is not a valid repository/tag");
-        let port = PortConfig { target_port: 80, published_port: 80, protocol: PortProtocol::Tcp, ..Default::default() };
+        let port =
+            PortConfig { target_port: 80, published_port: 80, protocol: PortProtocol::Tcp, ..Default::default() };
         let twice = EndpointSpec { ports: vec![port.clone(), port.clone()], ..Default::default() };
         check(spec(|s, _| s.endpoint = Some(twice)), "EndpointSpec: duplicate published ports provided");
         let dnsrr = EndpointSpec { mode: ResolutionMode::Dnsrr, ports: vec![port] };

@@ -156,8 +156,7 @@ mod tests {
         let reference = SecretReference { secret_id: "s".into(), target: Some(target), ..Default::default() };
         let container = ContainerSpec { secrets: vec![reference], ..Default::default() };
         let spec = TaskSpec { runtime: Some(TaskRuntime::Container(container)), ..Default::default() };
-        let mut task =
-            Task { id: "t".into(), node_id: Some("n".into()), spec: Arc::new(spec), ..Default::default() };
+        let mut task = Task { id: "t".into(), node_id: Some("n".into()), spec: Arc::new(spec), ..Default::default() };
         task.status.state = state;
         task
     }

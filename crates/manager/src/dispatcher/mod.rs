@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::writer::Writer;
 pub(crate) use nodes::Nodes;
+pub use service::DispatcherService;
 
 /// Status updates that may wait to be written; a node that sends more waits.
 const STATUS_QUEUE: usize = 10_000;

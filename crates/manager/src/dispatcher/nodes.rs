@@ -80,7 +80,8 @@ impl Nodes {
     ) -> Result<(String, watch::Receiver<()>), Status> {
         let now = Instant::now();
         let mut table = self.lock();
-        let entry = table.entry(node.clone()).or_insert(Entry { session: None, expires: now, registrations: Vec::new() });
+        let entry =
+            table.entry(node.clone()).or_insert(Entry { session: None, expires: now, registrations: Vec::new() });
         entry.expires = now + period(view) * EXPIRY_PERIODS;
         if let Some(session) = &entry.session
             && session.id == wanted

@@ -33,7 +33,6 @@ pub struct DispatcherService(pub Arc<Dispatcher>);
 #[tonic::async_trait]
 impl Service for DispatcherService {
     type SessionStream = BoxedStream<p::SessionMessage>;
-    type TasksStream = BoxedStream<p::TasksMessage>;
     type AssignmentsStream = BoxedStream<p::AssignmentsMessage>;
 
     async fn session(&self, request: Request<p::SessionRequest>) -> Result<Response<Self::SessionStream>, Status> {
@@ -46,7 +45,8 @@ impl Service for DispatcherService {
         }
         dispatcher.mark_ready(&caller, request.description).await?;
         let new_id = identity::random_id();
-        let (session_id, alive) = dispatcher.nodes.register(&caller.node_id, &request.session_id, new_id, &watch.view)?;
+        let (session_id, alive) =
+            dispatcher.nodes.register(&caller.node_id, &request.session_id, new_id, &watch.view)?;
         let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
         let feed = SessionFeed { node: caller.node_id, session_id, manager: dispatcher.manager.clone(), sent: None };
         tokio::spawn(feed.run(watch, alive, sender));
@@ -97,10 +97,6 @@ impl Service for DispatcherService {
     ) -> Result<Response<p::UpdateVolumeStatusResponse>, Status> {
         // No node of ours announces a CSI plugin, so no volume is ever published to one.
         Err(Status::unimplemented("cluster volumes are not built yet"))
-    }
-
-    async fn tasks(&self, _: Request<p::TasksRequest>) -> Result<Response<Self::TasksStream>, Status> {
-        Err(Status::unimplemented("the deprecated Tasks stream; use Assignments"))
     }
 
     async fn assignments(

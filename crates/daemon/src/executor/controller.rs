@@ -1,0 +1,320 @@
+//! One task's container. Each step finds what an earlier try, or an earlier daemon, has left.
+//!
+//! ```text
+//!  prepare: image, ingress, container created
+//!  start:   container started, healthy ─► in the mesh
+//!  wait:    in the mesh (again, after a restart of the daemon) ─► exit or unhealthy ─► out of the mesh
+//!  shutdown: out of the mesh (acknowledged by the kernel) ─► stop signal, grace, kill
+//! ```
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use agent::{Controller, ControllerError, Dependencies, LogLine, LogRequest};
+use async_trait::async_trait;
+use docker_types::container::Inspect;
+use engine::{Engine, EngineError, ErrorKind, EventStream, RemoveOptions, StopOptions, WaitCondition};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
+use model::{ContainerStatus, PortConfig, PortProtocol, PortStatus, PublishMode, Task};
+use net::Ipv4Cidr;
+
+use super::balancer::Place;
+use super::template::TemplateContext;
+use super::{Shared, request, task_name};
+use crate::errors::chain;
+
+/// How long a task waits for this node's place on the ingress network before it says so.
+const INGRESS_WAIT: Duration = Duration::from_secs(5);
+
+pub(super) struct TaskController {
+    shared: Arc<Shared>,
+    task: RwLock<Arc<Task>>,
+    dependencies: Dependencies,
+}
+
+/// How a container that was healthy once became not so.
+const UNHEALTHY: &str = "unhealthy container";
+
+impl TaskController {
+    pub(super) fn new(shared: Arc<Shared>, task: Arc<Task>, dependencies: Dependencies) -> Self {
+        Self { shared, task: RwLock::new(task), dependencies }
+    }
+
+    fn task(&self) -> Arc<Task> {
+        self.task.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    async fn inspect(&self) -> Result<Inspect, EngineError> {
+        self.engine().inspect(&task_name(&self.task()), engine::SizeMode::Without).await
+    }
+
+    /// Where the task stands in the mesh; `None` if it publishes nothing there.
+    fn place(&self) -> Option<Place> {
+        let task = self.task();
+        let address: Ipv4Cidr = request::ingress_attachment(&task)?.addresses.first()?.parse().ok()?;
+        let ports = request::ports(&task, PublishMode::Ingress).filter_map(ingress_port).collect();
+        let service_id = task.service_id.as_ref()?.to_string();
+        Some(Place { service_id, task_id: task.id.clone(), address: address.address, ports })
+    }
+
+    async fn join_mesh(&self) -> Result<(), ControllerError> {
+        let Some(place) = self.place() else { return Ok(()) };
+        let failed = |error| ControllerError::Temporary(format!("published ports: {}", chain(&error)));
+        self.shared.balancer.join(&place).await.map_err(failed)
+    }
+
+    async fn leave_mesh(&self) {
+        let Some(place) = self.place() else { return };
+        if let Err(error) = self.shared.balancer.leave(&place.service_id, &place.task_id).await {
+            // The container stops all the same: a task that cannot be stopped is worse than one refused connection.
+            tracing::warn!(task = %place.task_id, error = chain(&error), "the task could not be taken out of the mesh");
+        }
+    }
+
+    /// Waits until the container is healthy. `Ok(false)`: it ended before.
+    async fn until_healthy(&self, id: &str) -> Result<bool, ControllerError> {
+        let mut events = self.engine().subscribe(None, None);
+        let now = self.inspect().await.map_err(temporary)?;
+        match now.state.health.as_ref().map(|health| health.status.as_str()) {
+            None | Some("healthy" | "none") => return Ok(now.state.running),
+            _ if !now.state.running => return Ok(false),
+            _ => {}
+        }
+        loop {
+            match next_change(&mut events, id).await {
+                Change::Healthy => return Ok(true),
+                Change::Ended => return Ok(false),
+                Change::Unhealthy => {
+                    self.stop().await?;
+                    return Err(self.exit_error(Some(UNHEALTHY)).await);
+                }
+            }
+        }
+    }
+
+    async fn stop(&self) -> Result<(), ControllerError> {
+        let task = self.task();
+        let grace = request::container_spec(&task).ok().and_then(|spec| spec.stop_grace_period);
+        let timeout_s = grace.map(|grace| grace.total_nanos().div_euclid(1_000_000_000));
+        let stopped = self.engine().stop(&task_name(&task), StopOptions { timeout_s, signal: None }).await;
+        match stopped {
+            Ok(()) => Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotModified) => Ok(()),
+            Err(error) => Err(temporary(error)),
+        }
+    }
+
+    /// How the container ended: an error in dockerd's words for another exit code than 0, with the cause if it is known.
+    async fn exit_error(&self, cause: Option<&str>) -> ControllerError {
+        let (code, own) = match self.inspect().await {
+            Ok(found) => (found.state.exit_code, found.state.error),
+            Err(error) => (-1, error.to_string()),
+        };
+        let cause = cause.map(str::to_owned).or((!own.is_empty()).then_some(own));
+        let text = match cause {
+            Some(cause) => format!("task: non-zero exit ({code}): {cause}"),
+            None => format!("task: non-zero exit ({code})"),
+        };
+        ControllerError::Exited { code: i32::try_from(code).unwrap_or(-1), text }
+    }
+
+    async fn until_ingress(&self) -> Result<(), ControllerError> {
+        if self.place().is_none() {
+            return Ok(());
+        }
+        let mut ready = self.shared.ingress_ready.subscribe();
+        match tokio::time::timeout(INGRESS_WAIT, ready.wait_for(|ready| *ready)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                Err(ControllerError::Temporary("the ingress network is not ready on this node".to_owned()))
+            }
+        }
+    }
+
+    async fn create(&self) -> Result<(), ControllerError> {
+        let task = self.task();
+        let files = request::files(&task, &self.dependencies).map_err(ControllerError::Temporary)?;
+        let description = super::describe::describe(&self.shared.about);
+        let description = description.map_err(|error| ControllerError::Temporary(error.to_string()))?;
+        let platform = description.platform.unwrap_or_default();
+        let context = TemplateContext::new(&task, &description.hostname, &platform.os, &platform.architecture);
+        let wanted = request::build(&task, &context, files).map_err(ControllerError::Fatal)?;
+        match self.engine().create(Some(&wanted.name), wanted.request, wanted.options).await {
+            Ok(_) => Ok(()),
+            // An earlier try, or an earlier daemon, has made it.
+            Err(error) if error.kind() == ErrorKind::Conflict && self.inspect().await.is_ok() => Ok(()),
+            Err(error) => Err(ControllerError::Fatal(error.to_string())),
+        }
+    }
+}
+
+fn temporary(error: EngineError) -> ControllerError {
+    ControllerError::Temporary(error.to_string())
+}
+
+fn ingress_port(port: &PortConfig) -> Option<net::IngressPort> {
+    Some(net::IngressPort {
+        protocol: match port.protocol {
+            PortProtocol::Tcp => net::Protocol::Tcp,
+            PortProtocol::Udp => net::Protocol::Udp,
+            PortProtocol::Sctp => net::Protocol::Sctp,
+        },
+        published_port: u16::try_from(port.published_port).ok()?,
+        target_port: u16::try_from(port.target_port).ok()?,
+    })
+}
+
+/// What the engine says of a container.
+enum Change {
+    Healthy,
+    Unhealthy,
+    Ended,
+}
+
+async fn next_change(events: &mut EventStream, id: &str) -> Change {
+    while let Some(event) = events.next().await {
+        if event.kind != "container" || event.actor.id != id {
+            continue;
+        }
+        match event.action.as_str() {
+            "health_status: healthy" => return Change::Healthy,
+            "health_status: unhealthy" => return Change::Unhealthy,
+            "die" | "destroy" => return Change::Ended,
+            _ => {}
+        }
+    }
+    Change::Ended
+}
+
+#[async_trait]
+impl Controller for TaskController {
+    async fn update(&self, task: Arc<Task>) -> Result<(), ControllerError> {
+        *self.task.write().unwrap_or_else(PoisonError::into_inner) = task;
+        Ok(())
+    }
+
+    async fn prepare(&self) -> Result<(), ControllerError> {
+        if self.inspect().await.is_ok() {
+            return Ok(());
+        }
+        let task = self.task();
+        let spec = request::container_spec(&task).map_err(ControllerError::Fatal)?;
+        let auth = spec.pull_options.as_ref().map_or("", |options| options.registry_auth.as_str());
+        let pulled = self.shared.puller.ensure(&spec.image, auth);
+        let (_, ready) = futures::join!(pulled, self.until_ingress());
+        ready?;
+        self.create().await
+    }
+
+    async fn start(&self) -> Result<(), ControllerError> {
+        let found = self.inspect().await.map_err(|error| ControllerError::Fatal(error.to_string()))?;
+        let never_started = found.state.started_at.is_zero();
+        if never_started {
+            let started = self.engine().start(&found.id).await;
+            started.map_err(|error| ControllerError::Fatal(format!("starting container failed: {error}")))?;
+        }
+        if self.until_healthy(&found.id).await? {
+            self.join_mesh().await?;
+        }
+        Ok(())
+    }
+
+    async fn wait(&self) -> Result<(), ControllerError> {
+        let found = self.inspect().await.map_err(|error| ControllerError::Fatal(error.to_string()))?;
+        let ended = self.engine().wait(&found.id, WaitCondition::NotRunning).await.map_err(temporary)?;
+        let mut events = self.engine().subscribe(None, None);
+        let healthy = found.state.health.as_ref().is_none_or(|health| health.status != "unhealthy");
+        if found.state.running && healthy {
+            self.join_mesh().await?;
+        }
+        let mut ended = std::pin::pin!(ended.fuse());
+        let status = loop {
+            tokio::select! {
+                // Kept across turns.
+                status = &mut ended => break status,
+                // `EventStream::next` is cancel-safe.
+                change = next_change(&mut events, &found.id) => if let Change::Unhealthy = change {
+                    self.leave_mesh().await;
+                    self.stop().await?;
+                    ended.await;
+                    return Err(self.exit_error(Some(UNHEALTHY)).await);
+                } else if let Change::Ended = change {
+                    break ended.await;
+                },
+            }
+        };
+        self.leave_mesh().await;
+        if status.status_code == 0 { Ok(()) } else { Err(self.exit_error(None).await) }
+    }
+
+    async fn shutdown(&self) -> Result<(), ControllerError> {
+        self.leave_mesh().await;
+        self.stop().await
+    }
+
+    async fn remove(&self) -> Result<(), ControllerError> {
+        self.leave_mesh().await;
+        self.stop().await?;
+        let removed = self.engine().remove(&task_name(&self.task()), RemoveOptions { force: true, volumes: true }).await;
+        match removed {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(temporary(error)),
+        }
+    }
+
+    async fn container_status(&self) -> Option<ContainerStatus> {
+        let found = self.inspect().await.ok()?;
+        Some(ContainerStatus {
+            container_id: found.id,
+            pid: i32::try_from(found.state.pid).unwrap_or(0),
+            exit_code: i32::try_from(found.state.exit_code).unwrap_or(-1),
+        })
+    }
+
+    async fn port_status(&self) -> Option<PortStatus> {
+        let task = self.task();
+        request::ports(&task, PublishMode::Host).next()?;
+        let found = self.inspect().await.ok()?;
+        let mut ports = Vec::new();
+        for (key, bindings) in found.network_settings.ports.unwrap_or_default() {
+            let (port, protocol) = key.split_once('/')?;
+            for binding in bindings.unwrap_or_default() {
+                ports.push(PortConfig {
+                    protocol: match protocol {
+                        "udp" => PortProtocol::Udp,
+                        "sctp" => PortProtocol::Sctp,
+                        _ => PortProtocol::Tcp,
+                    },
+                    target_port: port.parse().ok()?,
+                    published_port: binding.host_port.parse().unwrap_or(0),
+                    publish_mode: PublishMode::Host,
+                    ..PortConfig::default()
+                });
+            }
+        }
+        Some(PortStatus { ports })
+    }
+
+    async fn logs(&self, wanted: LogRequest) -> Result<BoxStream<'static, LogLine>, ControllerError> {
+        let options = engine::LogsOptions {
+            stdout: wanted.stdout,
+            stderr: wanted.stderr,
+            since: wanted.since.map(model::Timestamp::unix_nanos),
+            tail: wanted.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
+            follow: wanted.follow,
+            ..engine::LogsOptions::default()
+        };
+        let log = self.engine().logs(&task_name(&self.task()), options).await.map_err(temporary)?;
+        let lines = stream::unfold(log, |mut log| async move {
+            let frame = log.next().await?;
+            Some((frame, log))
+        });
+        Ok(lines.map(log_line).boxed())
+    }
+}

@@ -1,0 +1,129 @@
+//! The engine's network over `net`: the same words in other types.
+
+use std::collections::BTreeSet;
+
+use engine::{
+    ContainerNetwork, EtcFiles, IngressAttachment, NetworkBackend, NetworkEndpoint, NetworkError, NetworkMode,
+    NetworkRequest, PortRequest, PublishedPort,
+};
+use net::{DnsConfig, IngressEndpointSpec, IngressPort, Net, NetError, PortBinding, Sandbox, SandboxMode, SandboxSpec};
+
+/// Implements the engine's trait.
+pub(crate) struct EngineNetwork(pub(crate) Net);
+
+#[async_trait::async_trait]
+impl NetworkBackend for EngineNetwork {
+    async fn create(&self, request: NetworkRequest) -> Result<ContainerNetwork, NetworkError> {
+        let sandbox = self.0.create_sandbox(sandbox_spec(request)?).await.map_err(failed)?;
+        Ok(container_network(sandbox))
+    }
+
+    async fn remove(&self, container_id: &str) -> Result<(), NetworkError> {
+        self.0.remove_sandbox(container_id).await.map_err(failed)
+    }
+
+    fn get(&self, container_id: &str) -> Option<ContainerNetwork> {
+        self.0.sandbox(container_id).map(container_network)
+    }
+
+    async fn release_ports(&self, container_id: &str) -> Result<(), NetworkError> {
+        self.0.release_ports(container_id).await.map_err(failed)
+    }
+
+    fn etc_files(&self, container_id: &str) -> Result<EtcFiles, NetworkError> {
+        let files = self.0.etc_files(container_id).map_err(failed)?;
+        Ok(EtcFiles { hosts: files.hosts, resolv_conf: files.resolv_conf, hostname: files.hostname })
+    }
+
+    async fn reconcile(&self, running: &BTreeSet<String>) -> Result<(), NetworkError> {
+        self.0.reconcile(running).await.map(drop).map_err(failed)
+    }
+}
+
+fn failed(error: NetError) -> NetworkError {
+    NetworkError::Failed(crate::errors::chain(&error))
+}
+
+fn sandbox_spec(request: NetworkRequest) -> Result<SandboxSpec, NetworkError> {
+    let mode = match request.mode {
+        NetworkMode::Bridge => SandboxMode::Bridge,
+        NetworkMode::Host => SandboxMode::Host,
+        NetworkMode::None => SandboxMode::None,
+        NetworkMode::Container(id) => SandboxMode::Container(id),
+        NetworkMode::Swarm => SandboxMode::Swarm,
+    };
+    Ok(SandboxSpec {
+        container_id: request.container_id,
+        name: request.name,
+        hostname: request.hostname,
+        domainname: request.domainname,
+        mode,
+        ingress: request.ingress.map(ingress_spec).transpose()?,
+        ports: request.ports.into_iter().map(port_binding).collect(),
+        aliases: request.aliases,
+        dns: DnsConfig { servers: request.dns_servers, search: request.dns_search, options: request.dns_options },
+        extra_hosts: request.extra_hosts,
+        mac_address: request.mac_address,
+        sysctls: request.sysctls,
+    })
+}
+
+fn ingress_spec(attachment: IngressAttachment) -> Result<IngressEndpointSpec, NetworkError> {
+    let address = attachment.address.parse();
+    let ports = attachment.ports.iter().map(|port| IngressPort {
+        protocol: protocol(port.protocol),
+        published_port: port.published,
+        target_port: port.target,
+    });
+    Ok(IngressEndpointSpec {
+        network_id: attachment.network_id,
+        address: address.map_err(|error: net::CidrError| NetworkError::Failed(error.to_string()))?,
+        ports: ports.collect(),
+    })
+}
+
+fn port_binding(port: PortRequest) -> PortBinding {
+    PortBinding {
+        protocol: protocol(port.protocol),
+        container_port: port.container_port,
+        host_address: port.host_address,
+        host_port: port.host_port,
+        host_port_end: port.host_port_end,
+    }
+}
+
+fn container_network(sandbox: Sandbox) -> ContainerNetwork {
+    let endpoints = sandbox.endpoints.into_iter().map(|endpoint| NetworkEndpoint {
+        network_name: endpoint.network_name,
+        network_id: endpoint.network_id,
+        endpoint_id: endpoint.endpoint_id,
+        mac: endpoint.mac,
+        address: Some((endpoint.address.address, endpoint.address.prefix)),
+        gateway: endpoint.gateway,
+    });
+    let ports = sandbox.ports.into_iter().map(|port| PublishedPort {
+        protocol: match port.protocol {
+            net::Protocol::Tcp => engine::Protocol::Tcp,
+            net::Protocol::Udp => engine::Protocol::Udp,
+            net::Protocol::Sctp => engine::Protocol::Sctp,
+        },
+        container_port: port.container_port,
+        host_address: port.host_address,
+        host_port: port.host_port,
+    });
+    ContainerNetwork {
+        sandbox_id: sandbox.sandbox_id,
+        netns: sandbox.netns,
+        endpoints: endpoints.collect(),
+        ports: ports.collect(),
+    }
+}
+
+/// The same protocol in `net`'s words.
+fn protocol(protocol: engine::Protocol) -> net::Protocol {
+    match protocol {
+        engine::Protocol::Tcp => net::Protocol::Tcp,
+        engine::Protocol::Udp => net::Protocol::Udp,
+        engine::Protocol::Sctp => net::Protocol::Sctp,
+    }
+}

@@ -1,0 +1,326 @@
+//! The swarm as the API asks for it, over this machine's node and its manager. Reads go to the committed view of this
+//! manager, writes to the control API.
+
+mod convert;
+mod events;
+mod logs;
+
+use std::sync::Arc;
+
+use api::SwarmBackend;
+use api::swarm_backend::{
+    InitRequest, InsertDefaults, JoinRequest, KeyRotation, LeaveMode, LocalNodeState, LogMessage, LogOptions,
+    LogSelector, NodeFilter, ObjectFilter, RemoveMode, Rollback, ServiceFilter, ServiceTaskCounts, SwarmError,
+    SwarmEvent, SwarmInfo, SwarmResult, TaskFilter,
+};
+use async_trait::async_trait;
+use manager::{Manager, RemoveKind, UpdateKind};
+use model::{
+    Cluster, ClusterSpec, Config, ConfigId, ConfigSpec, Network, NetworkId, NetworkSpec, Node, NodeId, NodeRole,
+    NodeSpec, ObjectVersion, Peer, Secret, SecretId, SecretSpec, Service, ServiceId, ServiceSpec, Task, TaskId,
+};
+use node::{NodeState, SwarmNode};
+use store::{StoreObject, View};
+use tokio::sync::mpsc;
+
+use crate::executor::TaskExecutor;
+use convert::{from_control, from_leave, from_node, not_found, unimplemented};
+
+/// The backend: this machine's node.
+pub(crate) struct Swarm {
+    node: Arc<SwarmNode>,
+    executor: Arc<TaskExecutor>,
+}
+
+impl Swarm {
+    pub(crate) fn new(node: Arc<SwarmNode>, executor: Arc<TaskExecutor>) -> Self {
+        Self { node, executor }
+    }
+
+    fn manager(&self) -> SwarmResult<Arc<Manager>> {
+        let info = self.node.info();
+        convert::manager_state(info.state)?;
+        self.node.manager().ok_or(SwarmError::NotManager(api::swarm_backend::NotManager::NoSwarm))
+    }
+
+    fn view(&self) -> SwarmResult<View> {
+        Ok(self.manager()?.shared().view())
+    }
+}
+
+fn one<T: StoreObject + Clone>(view: &View, id: &T::Id, kind: &str) -> SwarmResult<T>
+where
+    T::Id: std::fmt::Display,
+{
+    view.get::<T>(id).map(|found| T::clone(found)).ok_or_else(|| not_found(kind, id))
+}
+
+fn all<T: StoreObject + Clone>(view: &View, wanted: impl Fn(&T) -> bool) -> Vec<T> {
+    view.all::<T>().filter(|found| wanted(found)).map(|found| T::clone(found)).collect()
+}
+
+/// A secret as it may leave the manager.
+fn without_data(mut secret: Secret) -> Secret {
+    secret.spec.data = Vec::new();
+    secret
+}
+
+#[async_trait]
+impl SwarmBackend for Swarm {
+    async fn init(&self, request: InitRequest) -> SwarmResult<NodeId> {
+        if request.auto_lock_managers {
+            return Err(unimplemented("locked managers (--autolock)"));
+        }
+        let spec = request.spec.merge_into(manager::default_cluster_spec());
+        let spec = spec.map_err(|error| SwarmError::InvalidParameter(error.to_string()))?;
+        let wanted = node::InitRequest {
+            listen_addr: request.listen_addr,
+            advertise_addr: request.advertise_addr,
+            data_path_addr: request.data_path_addr,
+            data_path_port: request.data_path_port,
+            default_address_pool: request.default_address_pool,
+            subnet_size: request.subnet_size,
+            force_new_cluster: request.force_new_cluster,
+            availability: request.availability,
+            spec,
+        };
+        self.node.init(wanted).await.map_err(from_node)
+    }
+
+    async fn join(&self, _: JoinRequest) -> SwarmResult<()> {
+        if self.node.info().state != NodeState::Inactive {
+            return Err(SwarmError::AlreadyInSwarm);
+        }
+        Err(unimplemented("joining a swarm of several machines"))
+    }
+
+    async fn leave(&self, mode: LeaveMode) -> SwarmResult<()> {
+        let mode = match mode {
+            LeaveMode::Safe => node::LeaveMode::Safe,
+            LeaveMode::Force => node::LeaveMode::Force,
+        };
+        self.node.leave(mode).await.map_err(from_leave)?;
+        self.executor.forget().await;
+        Ok(())
+    }
+
+    async fn unlock(&self, _: &str) -> SwarmResult<()> {
+        match self.node.info().state {
+            NodeState::Inactive => Err(SwarmError::NotManager(api::swarm_backend::NotManager::NoSwarm)),
+            _ => Err(SwarmError::NotLocked),
+        }
+    }
+
+    async fn unlock_key(&self) -> SwarmResult<String> {
+        // Managers cannot be locked yet, so there is none.
+        self.manager().map(|_| String::new())
+    }
+
+    async fn info(&self) -> SwarmInfo {
+        let info = self.node.info();
+        let mut out = SwarmInfo {
+            node_id: info.node_id.clone(),
+            node_addr: info.advertise_ip,
+            local_node_state: match info.state {
+                NodeState::Inactive => LocalNodeState::Inactive,
+                NodeState::Pending => LocalNodeState::Pending,
+                NodeState::Active => LocalNodeState::Active,
+                NodeState::Failed => LocalNodeState::Error,
+            },
+            control_available: info.state == NodeState::Active,
+            error: info.error,
+            ..SwarmInfo::default()
+        };
+        let Some(manager) = self.node.manager().filter(|_| info.state == NodeState::Active) else { return out };
+        let view = manager.shared().view();
+        out.nodes = view.nodes().count() as u64;
+        out.managers = view.nodes().filter(|node| node.role == NodeRole::Manager).count() as u64;
+        out.cluster = view.the_cluster().map(|cluster| Cluster::clone(cluster));
+        out.remote_managers = vec![Peer { node_id: NodeId::from(info.node_id), addr: info.advertise_addr }];
+        out
+    }
+
+    async fn cluster(&self) -> SwarmResult<Cluster> {
+        let view = self.view()?;
+        view.the_cluster().map(|cluster| Cluster::clone(cluster)).ok_or_else(|| not_found("cluster", &"default"))
+    }
+
+    async fn update_cluster(
+        &self,
+        version: ObjectVersion,
+        spec: ClusterSpec,
+        rotation: KeyRotation,
+    ) -> SwarmResult<()> {
+        if spec.encryption_config.auto_lock_managers || rotation.manager_unlock_key {
+            return Err(unimplemented("locked managers (--autolock)"));
+        }
+        let rotation = manager::KeyRotation {
+            worker_join_token: rotation.worker_join_token,
+            manager_join_token: rotation.manager_join_token,
+            manager_unlock_key: rotation.manager_unlock_key,
+        };
+        self.manager()?.control().update_cluster(version, spec, rotation).await.map_err(from_control)
+    }
+
+    async fn nodes(&self, filter: NodeFilter) -> SwarmResult<Vec<Node>> {
+        let manager = self.manager()?;
+        let mut nodes = all(&manager.shared().view(), |node| filter.matches(node));
+        nodes.iter_mut().for_each(|node| manager.fill_manager_status(node));
+        Ok(nodes)
+    }
+
+    async fn node(&self, id: &NodeId) -> SwarmResult<Node> {
+        let manager = self.manager()?;
+        let mut node: Node = one(&manager.shared().view(), id, "node")?;
+        manager.fill_manager_status(&mut node);
+        Ok(node)
+    }
+
+    async fn update_node(&self, id: &NodeId, version: ObjectVersion, spec: NodeSpec) -> SwarmResult<()> {
+        self.manager()?.control().update_node(id, version, spec).await.map_err(from_control)
+    }
+
+    async fn remove_node(&self, id: &NodeId, mode: RemoveMode) -> SwarmResult<()> {
+        let kind = match mode {
+            RemoveMode::Safe => RemoveKind::Safe,
+            RemoveMode::Force => RemoveKind::Force,
+        };
+        self.manager()?.control().remove_node(id, kind).await.map_err(from_control)
+    }
+
+    async fn services(&self, filter: ServiceFilter) -> SwarmResult<Vec<Service>> {
+        Ok(all(&self.view()?, |service| filter.matches(service)))
+    }
+
+    async fn service(&self, id: &ServiceId, defaults: InsertDefaults) -> SwarmResult<Service> {
+        let mut service: Service = one(&self.view()?, id, "service")?;
+        if defaults == InsertDefaults::Yes {
+            service.spec = manager::with_defaults(service.spec);
+        }
+        Ok(service)
+    }
+
+    async fn create_service(&self, spec: ServiceSpec) -> SwarmResult<Service> {
+        let created = self.manager()?.control().create_service(spec).await.map_err(from_control)?;
+        Ok(Service::clone(&created))
+    }
+
+    async fn update_service(
+        &self,
+        id: &ServiceId,
+        version: ObjectVersion,
+        spec: ServiceSpec,
+        rollback: Rollback,
+    ) -> SwarmResult<Service> {
+        let kind = match rollback {
+            Rollback::None => UpdateKind::Replace,
+            Rollback::Previous => UpdateKind::Rollback,
+        };
+        let manager = self.manager()?;
+        let updated = manager.control().update_service(id, version, spec, kind).await.map_err(from_control)?;
+        Ok(Service::clone(&updated))
+    }
+
+    async fn remove_service(&self, id: &ServiceId) -> SwarmResult<()> {
+        self.manager()?.control().remove_service(id).await.map_err(from_control)
+    }
+
+    async fn service_statuses(&self, ids: &[ServiceId]) -> SwarmResult<Vec<ServiceTaskCounts>> {
+        let view = self.view()?;
+        let count = |id: &ServiceId| {
+            let counts = manager::service_counts(&view, id)?;
+            Some(ServiceTaskCounts {
+                service_id: id.clone(),
+                desired_tasks: counts.desired_tasks,
+                running_tasks: counts.running_tasks,
+                completed_tasks: counts.completed_tasks,
+            })
+        };
+        Ok(ids.iter().filter_map(count).collect())
+    }
+
+    async fn tasks(&self, filter: TaskFilter) -> SwarmResult<Vec<Task>> {
+        let view = self.view()?;
+        let wanted = |task: &Task| filter.matches(task) && (!filter.up_to_date || convert::is_up_to_date(&view, task));
+        if filter.service_ids.is_empty() {
+            return Ok(all(&view, wanted));
+        }
+        let of_services = filter.service_ids.iter().flat_map(|id| view.tasks_of_service(id));
+        Ok(of_services.filter(|task| wanted(task)).map(|task| Task::clone(task)).collect())
+    }
+
+    async fn task(&self, id: &TaskId) -> SwarmResult<Task> {
+        one(&self.view()?, id, "task")
+    }
+
+    async fn secrets(&self, filter: ObjectFilter) -> SwarmResult<Vec<Secret>> {
+        let found = all(&self.view()?, |secret: &Secret| !secret.internal && filter.matches_secret(secret));
+        Ok(found.into_iter().map(without_data).collect())
+    }
+
+    async fn secret(&self, id: &SecretId) -> SwarmResult<Secret> {
+        one(&self.view()?, id, "secret").map(without_data)
+    }
+
+    async fn create_secret(&self, spec: SecretSpec) -> SwarmResult<SecretId> {
+        self.manager()?.control().create_secret(spec).await.map_err(from_control)
+    }
+
+    async fn update_secret(&self, id: &SecretId, version: ObjectVersion, spec: SecretSpec) -> SwarmResult<()> {
+        self.manager()?.control().update_secret(id, version, spec).await.map(drop).map_err(from_control)
+    }
+
+    async fn remove_secret(&self, id: &SecretId) -> SwarmResult<()> {
+        self.manager()?.control().remove_secret(id).await.map_err(from_control)
+    }
+
+    async fn configs(&self, filter: ObjectFilter) -> SwarmResult<Vec<Config>> {
+        Ok(all(&self.view()?, |config| filter.matches_config(config)))
+    }
+
+    async fn config(&self, id: &ConfigId) -> SwarmResult<Config> {
+        one(&self.view()?, id, "config")
+    }
+
+    async fn create_config(&self, spec: ConfigSpec) -> SwarmResult<ConfigId> {
+        self.manager()?.control().create_config(spec).await.map_err(from_control)
+    }
+
+    async fn update_config(&self, id: &ConfigId, version: ObjectVersion, spec: ConfigSpec) -> SwarmResult<()> {
+        self.manager()?.control().update_config(id, version, spec).await.map(drop).map_err(from_control)
+    }
+
+    async fn remove_config(&self, id: &ConfigId) -> SwarmResult<()> {
+        self.manager()?.control().remove_config(id).await.map_err(from_control)
+    }
+
+    async fn networks(&self, filter: ObjectFilter) -> SwarmResult<Vec<Network>> {
+        Ok(all(&self.view()?, |network| filter.matches_network(network)))
+    }
+
+    async fn network(&self, id: &NetworkId) -> SwarmResult<Network> {
+        one(&self.view()?, id, "network")
+    }
+
+    async fn create_network(&self, _: NetworkSpec) -> SwarmResult<NetworkId> {
+        self.manager()?;
+        Err(unimplemented("overlay networks besides ingress"))
+    }
+
+    async fn remove_network(&self, id: &NetworkId) -> SwarmResult<()> {
+        let _: Network = one(&self.view()?, id, "network")?;
+        Err(unimplemented("removing networks of the swarm"))
+    }
+
+    async fn logs(
+        &self,
+        selector: LogSelector,
+        options: LogOptions,
+    ) -> SwarmResult<mpsc::Receiver<SwarmResult<LogMessage>>> {
+        logs::subscribe(&*self.manager()?, selector, options)
+    }
+
+    fn events(&self) -> mpsc::Receiver<SwarmEvent> {
+        events::stream(self.node.managers())
+    }
+}
