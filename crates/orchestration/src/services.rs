@@ -1,5 +1,5 @@
 //! The planner of services: which tasks there shall be and which of them shall run. It sorts what changed, and calls the
-//! parts in this order: removed services and nodes, services by their kind, updates, ended tasks, starts that are due. What
+//! parts in this order: removed services and nodes, services by their kind, ended tasks, updates, starts that are due. What
 //! one part writes comes back as events in the next call. The [`crate::leader::Leader`] calls it.
 
 use crate::dirty::is_task_dirty;
@@ -81,9 +81,11 @@ impl Services {
 
     /// Decides what to write for the changes that led to `view`.
     pub fn plan(&mut self, view: &View, events: &[Event], now: Timestamp) -> Plan {
-        if std::mem::take(&mut self.adopts) {
+        let adopts = std::mem::take(&mut self.adopts);
+        if adopts {
             self.restarts.adopt(view, now);
         }
+        self.updates.adopts = adopts;
         events.iter().for_each(|event| self.observe(view, event));
         let mut plan = Plan::default();
         let mut transaction = Transaction::new(view);
@@ -98,13 +100,14 @@ impl Services {
         for id in dirty.services {
             reconcile(&mut work, &mut self.restarts, &mut self.updates, &id);
         }
-        self.updates.advance(&mut work, &mut self.restarts, &mut plan);
-        for id in dirty.running {
-            keep_only(&mut work, &self.restarts, &self.updates, &id);
-        }
+        // Before the updates: what failed is replaced with the spec that failed, and a rollback finds it dirty.
         for id in dirty.ended {
             replace(&mut work, &mut self.restarts, &id);
         }
+        for id in dirty.running {
+            keep_only(&mut work, &self.restarts, &self.updates, &id);
+        }
+        self.updates.advance(&mut work, &mut self.restarts, &mut plan);
         self.restarts.start_due(&mut work, &mut plan);
         plan.actions = transaction.finish();
         plan

@@ -68,6 +68,8 @@ pub(crate) struct Updates {
     updates: BTreeMap<ServiceId, Update>,
     /// Tasks that changed since the last plan, of services with an update.
     touched: BTreeMap<ServiceId, BTreeSet<TaskId>>,
+    /// This plan is a new leader's first: what begins now may have begun before.
+    pub(crate) adopts: bool,
 }
 
 fn is_paused(service: &Service) -> bool {
@@ -90,6 +92,29 @@ fn is_slot_dirty(view: &View, service: &Service, slot: &Slot) -> bool {
     slot.len() > 1 || slot.iter().any(|task| is_dirty(view, service, task))
 }
 
+impl Worker {
+    /// The task that the worker waits for.
+    fn awaited(&self) -> Option<&TaskId> {
+        match &self.phase {
+            Phase::Wait(task) => Some(task),
+            Phase::Rest(_) => None,
+        }
+    }
+}
+
+/// Slots in the midst of an update that a former leader began: so that no more of them are without a running task than
+/// the parallelism allows.
+fn unfinished(view: &View, service: &Service, slots: &[(SlotKey, Slot)]) -> Vec<Worker> {
+    let state = service.update_status.as_ref().map(|status| status.state);
+    if !matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted)) {
+        return Vec::new();
+    }
+    let is_unfinished = |task: &Task| task.status.state < TaskState::Running;
+    let slots = slots.iter().filter(|(_, slot)| slot.len() == 1 && is_unfinished(&slot[0]));
+    let clean = slots.filter(|(_, slot)| !is_slot_dirty(view, service, slot));
+    clean.map(|(key, slot)| Worker { slot: key.clone(), phase: Phase::Wait(slot[0].id.clone()) }).collect()
+}
+
 impl Updates {
     /// Brings `slots` (with their updatable tasks) up to the service's spec, unless that is under way already.
     pub(crate) fn begin(&mut self, work: &mut Work<'_>, service: &Service, slots: &[(SlotKey, Slot)]) {
@@ -105,7 +130,8 @@ impl Updates {
         let view: &View = work.transaction;
         let dirty = slots.iter().filter(|(_, slot)| is_slot_dirty(view, service, slot));
         let queue: VecDeque<SlotKey> = dirty.map(|(key, _)| key.clone()).collect();
-        if queue.is_empty() {
+        let workers = if self.adopts { unfinished(view, service, slots) } else { Vec::new() };
+        if queue.is_empty() && workers.is_empty() {
             complete(work, service);
             return;
         }
@@ -128,12 +154,12 @@ impl Updates {
             spec: service.spec.clone(),
             spec_version: service.spec_version,
             monitor,
-            dirty_slots: queue.len(),
-            parallelism: if parallelism == 0 { queue.len() } else { parallelism },
+            dirty_slots: queue.len() + workers.len(),
+            parallelism: if parallelism == 0 { usize::MAX } else { parallelism },
             config,
             queue,
-            workers: Vec::new(),
-            made: BTreeMap::new(),
+            made: workers.iter().filter_map(|worker| Some((worker.awaited()?.clone(), None))).collect(),
+            workers,
             failures: BTreeSet::new(),
             done_at: None,
             halted: false,
