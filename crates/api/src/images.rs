@@ -158,11 +158,11 @@ fn created(image: &ImageRecord) -> i64 {
     image.created.as_deref().and_then(time::parse).map_or(0, |at| at.seconds)
 }
 
-fn bytes(size: u64) -> i64 {
+pub(crate) fn bytes(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-fn summary(image: &ImageRecord, version: ClientVersion) -> ImageSummary {
+pub(crate) fn summary(image: &ImageRecord, version: ClientVersion) -> ImageSummary {
     ImageSummary {
         id: image.id.to_string(),
         parent_id: String::new(),

@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use docker_types::filters::{FilterError, Filters};
-use docker_types::network::{Network, NetworkCreateRequest, NetworkCreateResponse, PREDEFINED_LABEL};
+use docker_types::network::{
+    Network, NetworkCreateRequest, NetworkCreateResponse, NetworksPruneResponse, PREDEFINED_LABEL,
+};
+use http::StatusCode;
 use model::ServiceSpec;
 
 use crate::error::{ApiError, ApiResult};
+use crate::local_networks::shown;
 use crate::request::{Json, Params};
 use crate::state::{Context, Shared};
 use crate::swarm_backend::{LocalNodeState, NotManager, ObjectFilter, SwarmError};
@@ -19,6 +23,7 @@ const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
 /// The driver whose networks are the swarm's.
 const OVERLAY: &str = "overlay";
 const SWARM_SCOPE: &str = "swarm";
+const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 
 pub(crate) fn is_predefined(name: &str) -> bool {
@@ -37,23 +42,31 @@ async fn swarm_networks(state: &Context) -> Vec<Network> {
 }
 
 /// Networks of this machine.
-async fn local_networks(_state: &Context) -> Result<Vec<Network>, ApiError> {
-    Ok(Vec::new())
+fn local_networks(state: &Context) -> Vec<Network> {
+    state.networks.networks().into_iter().map(shown).collect()
 }
 
-/// All networks once: the swarm's, and this machine's that are not one of those.
-async fn all_networks(state: &Context) -> Result<Vec<Network>, ApiError> {
+/// All networks once. The swarm knows more of its own ones, but not which containers here are in them.
+async fn all_networks(state: &Context) -> Vec<Network> {
     let mut networks: BTreeMap<String, Network> = BTreeMap::new();
-    for network in local_networks(state).await?.into_iter().chain(swarm_networks(state).await) {
-        networks.entry(network.id.clone()).or_insert(network);
+    for network in swarm_networks(state).await {
+        networks.insert(network.id.clone(), network);
     }
-    Ok(networks.into_values().collect())
+    for local in local_networks(state) {
+        match networks.get_mut(&local.id) {
+            Some(network) => network.containers = local.containers,
+            None => {
+                networks.insert(local.id.clone(), local);
+            }
+        }
+    }
+    networks.into_values().collect()
 }
 
 pub(crate) async fn list(State(state): State<Shared>, params: Params) -> ApiResult {
     let filters = params.filters(FILTERS)?;
     let mut shown = Vec::new();
-    for mut network in all_networks(&state).await? {
+    for mut network in all_networks(&state).await {
         if passes(&filters, &network)? {
             // Lists do not tell who is in a network.
             network.containers = Some(BTreeMap::new());
@@ -95,10 +108,10 @@ struct Candidates {
     by_prefix: Vec<Network>,
 }
 
-async fn candidates(state: &Context, term: &str, scope: &str) -> Result<Candidates, ApiError> {
+async fn candidates(state: &Context, term: &str, scope: &str) -> Candidates {
     let mut found = Candidates::default();
     let in_scope = |network: &Network| scope.is_empty() || network.scope == scope;
-    for network in all_networks(state).await?.into_iter().filter(in_scope) {
+    for network in all_networks(state).await.into_iter().filter(in_scope) {
         if network.id == term {
             found.by_id = Some(network);
         } else if network.name == term {
@@ -107,7 +120,7 @@ async fn candidates(state: &Context, term: &str, scope: &str) -> Result<Candidat
             found.by_prefix.push(network);
         }
     }
-    Ok(found)
+    found
 }
 
 impl Candidates {
@@ -129,7 +142,7 @@ impl Candidates {
 
 pub(crate) async fn inspect(State(state): State<Shared>, Path(term): Path<String>, params: Params) -> ApiResult {
     let scope = params.get("scope");
-    let found = candidates(&state, &term, scope).await?;
+    let found = candidates(&state, &term, scope).await;
     // The swarm's copies of bridge and host are for those who ask for the swarm's: `service create --network host`.
     if scope == SWARM_SCOPE
         && found.by_id.is_none()
@@ -146,7 +159,7 @@ pub(crate) async fn create(State(state): State<Shared>, Json(mut body): Json<Net
         let text = format!("{} is a pre-defined network and cannot be created", body.name);
         return Err(ApiError::forbidden(text));
     }
-    if all_networks(&state).await?.iter().any(|network| network.name == body.name) {
+    if all_networks(&state).await.iter().any(|network| network.name == body.name) {
         return Err(ApiError::conflict(format!("network with name {} already exists", body.name)));
     }
     if body.driver.is_empty() {
@@ -155,7 +168,7 @@ pub(crate) async fn create(State(state): State<Shared>, Json(mut body): Json<Net
     let id = if body.driver == OVERLAY || body.scope == SWARM_SCOPE {
         create_in_swarm(&state, &body).await?
     } else {
-        return create_here(&state, body).await;
+        return Err(create_here(&body));
     };
     Ok(answer::created(&NetworkCreateResponse { id, warning: String::new() }))
 }
@@ -174,27 +187,53 @@ async fn create_in_swarm(state: &Context, body: &NetworkCreateRequest) -> Result
     Ok(state.swarm.create_network(body.to_model()).await?.to_string())
 }
 
-async fn create_here(_state: &Context, _body: NetworkCreateRequest) -> ApiResult {
-    Err(ApiError::new(http::StatusCode::NOT_IMPLEMENTED, "local networks are not supported by Skep yet"))
+/// What is made here is not built yet.
+fn create_here(body: &NetworkCreateRequest) -> ApiError {
+    let text = format!("making networks of driver {:?} is not supported by Skep yet", body.driver);
+    ApiError::new(StatusCode::NOT_IMPLEMENTED, text)
 }
 
 pub(crate) async fn remove(State(state): State<Shared>, Path(term): Path<String>) -> ApiResult {
     let ambiguous = |count, by: &str| format!("network {term} is ambiguous ({count} matches found based on {by})");
-    let network = candidates(&state, &term, "").await?.one(&term, ambiguous)?;
+    let network = candidates(&state, &term, "").await.one(&term, ambiguous)?;
     if network.scope == SWARM_SCOPE {
         state.swarm.remove_network(&network.id.as_str().into()).await?;
     } else {
-        remove_here(&state, &network).await?;
+        return Err(remove_here(&network));
     }
     Ok(answer::no_content())
 }
 
-async fn remove_here(_state: &Context, network: &Network) -> Result<(), ApiError> {
+/// All networks of this machine are there from the start.
+fn remove_here(network: &Network) -> ApiError {
     if is_predefined(&network.name) {
         let text = format!("{} is a pre-defined network and cannot be removed", network.name);
-        return Err(ApiError::forbidden(text));
+        return ApiError::forbidden(text);
     }
-    Ok(())
+    ApiError::new(
+        StatusCode::NOT_IMPLEMENTED,
+        format!("removing network {} is not supported by Skep yet", network.name),
+    )
+}
+
+/// `POST /networks/prune`: networks of the swarm that nothing uses.
+pub(crate) async fn prune(State(state): State<Shared>, params: Params) -> ApiResult {
+    let filters = params.filters(PRUNE_FILTERS)?;
+    let until = crate::images::until(&filters)?;
+    let none = BTreeMap::new();
+    let mut done = NetworksPruneResponse::default();
+    for network in swarm_networks(&state).await {
+        let labels = network.labels.as_ref().unwrap_or(&none);
+        let kept = network.ingress
+            || until.is_some_and(|until| network.created.0.is_some_and(|at| at.seconds > until))
+            || !filters.matches_labels("label", labels)
+            || (filters.contains("label!") && filters.matches_labels("label!", labels));
+        // One that is in use is refused by the swarm.
+        if !kept && state.swarm.remove_network(&network.id.as_str().into()).await.is_ok() {
+            done.networks_deleted.get_or_insert_default().push(network.name);
+        }
+    }
+    Ok(answer::ok(&done))
 }
 
 /// Replaces names of networks in a service's spec by the swarm's identifiers.
@@ -212,7 +251,7 @@ async fn resolve_target(state: &Context, target: &str) -> Result<String, ApiErro
         Ok(network) => return Ok(network.id.to_string()),
         Err(error) => error,
     };
-    let locals = local_networks(state).await?;
+    let locals = local_networks(state);
     match locals.iter().find(|network| network.id == target || network.name == target) {
         // The swarm has copies of these, found by name.
         Some(local) if is_predefined(&local.name) => {

@@ -12,7 +12,7 @@ use crate::not_built::{self, NotBuilt};
 use crate::state::Shared;
 use crate::swarm::{cluster, logs, nodes, secrets, services, tasks};
 use crate::system;
-use crate::{containers, events, exec, streams, volumes};
+use crate::{containers, disk_usage, events, exec, streams, volumes};
 use crate::{images, pull, registry};
 
 /// All routes.
@@ -59,6 +59,7 @@ fn system_routes() -> Router<Shared> {
         .route("/version", get(system::version))
         .route("/info", get(system::info))
         .route("/events", get(events::events))
+        .route("/system/df", get(disk_usage::disk_usage))
         .route("/plugins", get(system::plugins))
         .route("/plugins/{*rest}", any(plugin_not_found))
 }
@@ -111,7 +112,9 @@ fn volume_routes() -> Router<Shared> {
 fn network_routes() -> Router<Shared> {
     Router::new()
         .route("/networks", get(networks::list))
+        .route("/networks/", get(networks::list))
         .route("/networks/create", post(networks::create))
+        .route("/networks/prune", post(networks::prune))
         .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
 }
 

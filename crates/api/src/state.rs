@@ -1,13 +1,17 @@
 //! What all handlers share.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use docker_types::system::{Component, PlatformName, Version};
+use docker_types::system::{AddressPool, Component, PlatformName, Runtime, Version};
+use docker_types::task::GenericResource;
 use docker_types::version;
 use image::ImageStore;
 
 use crate::engine_backend::EngineBackend;
 use crate::hijack::Sessions;
+use crate::local_networks::LocalNetworks;
 use crate::swarm_backend::SwarmBackend;
 
 /// What the server answers from. `daemon` fills it.
@@ -16,10 +20,45 @@ pub struct ApiState {
     pub engine: Arc<dyn EngineBackend>,
     /// Images.
     pub images: ImageStore,
+    /// This machine's networks.
+    pub networks: Arc<dyn LocalNetworks>,
     /// The swarm.
     pub swarm: Arc<dyn SwarmBackend>,
+    /// What the daemon was started with.
+    pub settings: Settings,
     /// What the program says of itself.
     pub about: About,
+}
+
+/// Options of the daemon that `GET /info` shows.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The engine's own identifier, a UUID that stays.
+    pub id: String,
+    /// `--data-root`.
+    pub data_root: PathBuf,
+    /// `--debug`.
+    pub debug: bool,
+    /// `--label`, as `key=value`.
+    pub labels: Vec<String>,
+    /// `--log-driver`.
+    pub log_driver: String,
+    /// `--live-restore`, or what stands for it.
+    pub live_restore: bool,
+    /// `--default-runtime`.
+    pub default_runtime: String,
+    /// All runtimes by name.
+    pub runtimes: BTreeMap<String, Runtime>,
+    /// `--default-address-pool`.
+    pub default_address_pools: Vec<AddressPool>,
+    /// `--node-generic-resource`.
+    pub generic_resources: Option<Vec<GenericResource>>,
+    /// `--registry-mirror`.
+    pub registry_mirrors: Vec<String>,
+    /// `--insecure-registry`: hosts and CIDRs.
+    pub insecure_registries: Vec<String>,
+    /// What the daemon wants users to know: open ports without TLS, a firewall in the way.
+    pub warnings: Vec<String>,
 }
 
 /// The state as handlers get it.

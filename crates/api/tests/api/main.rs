@@ -6,3 +6,4 @@ mod fake_engine;
 mod http_rules;
 mod support;
 mod swarm_endpoints;
+mod system;

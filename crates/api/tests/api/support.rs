@@ -307,6 +307,35 @@ impl SwarmBackend for FakeSwarm {
     }
 }
 
+/// A machine with the default bridge.
+struct Bridge;
+
+impl api::LocalNetworks for Bridge {
+    fn networks(&self) -> Vec<net::NetworkInfo> {
+        let info = |name: &str, driver: &str| net::NetworkInfo {
+            id: format!("{name}-id"),
+            name: name.to_owned(),
+            created_unix_ns: 1_500_000_000,
+            driver: driver.to_owned(),
+            scope: "local".to_owned(),
+            ipam: None,
+            options: BTreeMap::new(),
+            ingress: false,
+            containers: Vec::new(),
+        };
+        let mut bridge = info("bridge", "bridge");
+        bridge.ipam = Some(("172.17.0.0/16".parse().unwrap(), "172.17.0.1".parse().unwrap()));
+        bridge.containers.push(net::NetworkContainer {
+            container_id: "c1".to_owned(),
+            name: "web".to_owned(),
+            endpoint_id: "e1".to_owned(),
+            mac: "02:42:ac:11:00:02".to_owned(),
+            address: "172.17.0.2/16".parse().unwrap(),
+        });
+        vec![bridge, info("host", "host"), info("none", "null")]
+    }
+}
+
 /// A server on a unix socket of its own, ended when dropped.
 pub(crate) struct Server {
     pub(crate) swarm: Arc<FakeSwarm>,
@@ -348,7 +377,9 @@ impl Server {
         let state = api::ApiState {
             engine: Arc::new(engine.clone()),
             images,
+            networks: Arc::new(Bridge),
             swarm: swarm.clone(),
+            settings: api::Settings { log_driver: "json-file".to_owned(), ..api::Settings::default() },
             about: api::About::default(),
         };
         let (stop, stopped) = oneshot::channel();

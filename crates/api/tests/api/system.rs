@@ -1,0 +1,80 @@
+//! `/info`, `/version`, `/system/df`, `/networks` of this machine.
+
+use crate::support::Server;
+use serde_json::json;
+
+#[tokio::test]
+async fn info_describes_machine_and_engine() {
+    let server = Server::start().await;
+    server.post("/containers/create", r#"{"Image":"a"}"#).await;
+    let info = server.get("/v1.51/info").await.json();
+    assert_eq!((&info["Containers"], &info["ContainersStopped"], &info["Images"]), (&json!(1), &json!(1), &json!(0)));
+    assert_eq!(info["Driver"], "overlay2");
+    assert_eq!(info["LoggingDriver"], "json-file");
+    assert_eq!(info["OSType"], "linux");
+    assert_eq!(info["IndexServerAddress"], "https://index.docker.io/v1/");
+    assert_eq!(info["RegistryConfig"]["IndexConfigs"]["docker.io"]["Official"], true);
+    assert_eq!(info["Swarm"]["LocalNodeState"], "active");
+    assert!(info["MemTotal"].as_i64().unwrap() > 0 && info["NCPU"].as_i64().unwrap() > 0);
+    assert!(info["SecurityOptions"].is_array() && info["Warnings"].is_array());
+    assert!(info["ServerVersion"].as_str().unwrap().starts_with("28.5.2+skep."));
+    assert_eq!(info["FirewallBackend"]["Driver"], "nftables");
+    assert!(server.get("/v1.48/info").await.json().get("FirewallBackend").is_none());
+}
+
+#[tokio::test]
+async fn version_has_dockerds_keys() {
+    let server = Server::start().await;
+    let version = server.get("/version").await.json();
+    for key in ["Version", "ApiVersion", "MinAPIVersion", "GitCommit", "GoVersion", "Os", "Arch", "KernelVersion"] {
+        assert!(version[key].as_str().is_some_and(|text| !text.is_empty()), "{key}");
+    }
+    assert_eq!((&version["ApiVersion"], &version["MinAPIVersion"]), (&json!("1.51"), &json!("1.24")));
+    assert!(version["Platform"]["Name"].as_str().unwrap().starts_with("Skep "));
+    assert_eq!(version["Components"][0]["Name"], "Engine");
+}
+
+#[tokio::test]
+async fn disk_usage_shows_what_was_asked_for() {
+    let server = Server::start().await;
+    server.post("/containers/create", r#"{"Image":"a"}"#).await;
+    server.post("/volumes/create", r#"{"Name":"v"}"#).await;
+    let usage = server.get("/v1.51/system/df").await.json();
+    assert_eq!((&usage["LayersSize"], &usage["Images"], &usage["BuildCache"]), (&json!(0), &json!([]), &json!([])));
+    assert_eq!(usage["Containers"][0]["SizeRw"], 5);
+    assert_eq!(usage["Volumes"][0]["UsageData"], json!({"RefCount": 0, "Size": -1}), "its directory is not there");
+    let usage = server.get("/v1.51/system/df?type=image").await.json();
+    assert_eq!((&usage["Images"], &usage["Containers"], &usage["Volumes"]), (&json!([]), &json!(null), &json!(null)));
+    let answer = server.get("/v1.51/system/df?type=x").await;
+    assert_eq!((answer.status, answer.message().as_str()), (400, "unknown object type: x"));
+}
+
+#[tokio::test]
+async fn networks_of_the_machine_and_of_the_swarm_are_one_list() {
+    let server = Server::start().await;
+    let mut ingress = model::Network { id: "ingress-id".into(), ..model::Network::default() };
+    ingress.spec.annotations.name = "ingress".into();
+    ingress.spec.ingress = true;
+    server.swarm.networks.lock().unwrap().insert("ingress-id".into(), ingress);
+    let list = server.get("/networks").await.json();
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|network| network["Name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["bridge", "host", "ingress", "none"]);
+    let bridge = server.get("/networks/bridge").await.json();
+    assert_eq!(bridge["Scope"], "local");
+    assert_eq!(bridge["IPAM"]["Config"][0], json!({"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"}));
+    assert_eq!(bridge["Containers"]["c1"]["IPv4Address"], "172.17.0.2/16");
+    assert_eq!(bridge["Created"], "1970-01-01T00:00:01.5Z");
+    let check = async |method: &str, path: &str, body: &str, status: u16, text: &str| {
+        let answer = server.send(method, path, body.as_bytes()).await;
+        assert_eq!((answer.status, answer.message().as_str()), (status, text), "{method} {path}");
+    };
+    check("DELETE", "/networks/bridge", "", 403, "bridge is a pre-defined network and cannot be removed").await;
+    check("GET", "/networks/nope", "", 404, "network nope not found").await;
+    let own = "making networks of driver \"bridge\" is not supported by Skep yet";
+    check("POST", "/networks/create", r#"{"Name":"own"}"#, 501, own).await;
+    let predefined = "host is a pre-defined network and cannot be created";
+    check("POST", "/networks/create", r#"{"Name":"host"}"#, 403, predefined).await;
+    let taken = "network with name ingress already exists";
+    check("POST", "/networks/create", r#"{"Name":"ingress","Driver":"overlay"}"#, 409, taken).await;
+    assert_eq!(server.post("/networks/prune", "").await.json(), json!({"NetworksDeleted": null}));
+}
