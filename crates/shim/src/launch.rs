@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Name of the launch file; the directory it lies in is the shim's own.
 pub const LAUNCH_NAME: &str = "launch.json";
 
-/// Everything a shim has to know. It lies in the shim's directory, `<exec root>/shim/<container id>/launch.json`.
+/// Everything a shim has to know; every path is absolute. It lies in the shim's directory, `<exec root>/shim/<container id>/launch.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// `protocol::VERSION` of the engine that wrote it.
@@ -57,7 +57,7 @@ pub struct Launch {
 pub struct RuntimeCommand {
     /// The program; its name in `argv[0]` only, if `fd` is given.
     pub program: PathBuf,
-    /// A file descriptor the shim inherits and that is executed instead of `program` (a sealed memfd).
+    /// A file descriptor the shim inherits and that is executed instead of `program` (a sealed memfd); 0 = its stdin.
     #[serde(default)]
     pub fd: Option<i32>,
     /// Arguments before the global options, e.g. `["runtime"]`.

@@ -21,7 +21,7 @@
 //!    │  exited, ends        ◄─────┤
 //!    │                            │  waits for `delete`, however long: a dead engine's successor connects and asks `state`
 //!    ├── delete ─────────────────►├── delete --force ──────────────────────► │
-//!    │     reply            ◄─────┤ removes socket and directory, ends
+//!    │     reply            ◄─────┤ after removing socket and directory; ends
 //! ```
 //!
 //! When the shim itself is killed, the container's pipes break, its exit goes to the reaper above, and no record is
@@ -89,12 +89,8 @@ pub fn main(args: impl Iterator<Item = OsString>) -> i32 {
     if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
         let _ = sys::replace_stream(&null, 1);
     }
-    let bundle = server.launch.bundle.clone();
     match server.run() {
-        Ok(()) => {
-            remove_own_files(&bundle);
-            0
-        }
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("the shim's loop: {error}");
             1
@@ -110,13 +106,14 @@ fn prepare(path: &Path) -> Result<Server, String> {
     };
     let text = fs::read(path).map_err(at("reading the launch file"))?;
     let launch: Launch = serde_json::from_slice(&text).map_err(|e| format!("the launch file: {e}"))?;
+    // Before stdin is replaced: the program may come that way.
+    let runtime = Runtime::new(&launch).map_err(at("the runtime's program"))?;
     enter_directory(path).map_err(at("entering the shim's directory"))?;
     sys::become_subreaper().map_err(at("becoming a subreaper"))?;
     if let Some(score) = launch.oom_score_adj {
         // Best effort: lowering needs a capability.
         let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
     }
-    let runtime = Runtime::new(&launch).map_err(at("the runtime's program"))?;
     let signals = sys::take_signals().map_err(at("signals"))?;
     let created = create::create(&launch, &runtime, &signals)?;
     let listener = listen().map_err(at("listening"))?;
@@ -175,7 +172,8 @@ fn tell(readiness: &Readiness) {
 }
 
 /// Removes what is known to be the shim's, by name: if a mount were left below the directory, deleting everything would
-/// delete what is mounted. Directories go only when they are empty.
+/// delete what is mounted. Directories go only when they are empty. Done before the last reply: after it the engine may start
+/// the next shim in the same directory.
 fn remove_own_files(bundle: &Path) {
     let own = [SOCKET_NAME, LOG_NAME, launch::LAUNCH_NAME].map(PathBuf::from);
     for file in own.into_iter().chain([bundle.join("config.json")]) {

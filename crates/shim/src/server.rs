@@ -105,6 +105,7 @@ impl Server {
         loop {
             self.settle();
             if self.deleted.is_some() && self.container.ended() {
+                crate::remove_own_files(&self.launch.bundle);
                 self.say_goodbye();
                 return Ok(());
             }

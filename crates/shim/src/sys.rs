@@ -151,8 +151,14 @@ pub(crate) fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes over an inherited descriptor, which programs started from now on do not inherit.
+/// Takes over an inherited descriptor, which programs started from now on do not inherit. It may be that of stdin, which
+/// is the only way safe code has to hand one over.
 pub(crate) fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd == libc::STDIN_FILENO {
+        let copy = fcntl(io::stdin(), FcntlArg::F_DUPFD_CLOEXEC(libc::STDERR_FILENO + 1))?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        return Ok(unsafe { OwnedFd::from_raw_fd(copy) });
+    }
     if fd <= libc::STDERR_FILENO {
         return Err(io::Error::other(format!("file descriptor {fd} is not one for a program")));
     }
