@@ -1,4 +1,53 @@
 //! The `skep` binary: `main` only picks a role.
+//!
+//! ```text
+//!  skep shim …      the process beside a container      no threads, no runtime
+//!  skep runtime …   the OCI runtime                     no threads, no runtime
+//!  skep daemon …    the engine and the swarm
+//!  dockerd …        the same, with dockerd's places
+//!  skep …           the command line
+//! ```
+
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod clock;
+mod data_root;
+mod engine_backend;
+mod errors;
+mod executor;
+mod network;
+mod notify;
+mod options;
+mod pidfile;
+mod run;
+mod settings;
+mod swarm;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use settings::Persona;
+
+fn main() {
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    let rest: Vec<OsString> = args.collect();
+    std::process::exit(pick(&program, rest));
+}
+
+fn pick(program: &OsString, mut args: Vec<OsString>) -> i32 {
+    if Path::new(program).file_name().is_some_and(|name| name == "dockerd") {
+        return run::main(text(args), Persona::Dockerd);
+    }
+    match args.first().and_then(|first| first.to_str()) {
+        Some("shim") => shim::main(args.drain(1..)),
+        Some("runtime") => runtime::main(args.drain(1..)),
+        Some("daemon") => run::main(text(args.split_off(1)), Persona::Skep),
+        _ => cli::main(text(args)),
+    }
+}
+
+/// Arguments as text; what is no UTF-8 cannot be an option of ours and is shown with its bytes replaced.
+fn text(args: Vec<OsString>) -> Vec<String> {
+    args.into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
+}

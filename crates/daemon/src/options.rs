@@ -143,6 +143,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt("cpu-rt-runtime", "cpu-rt-runtime", Number, Ignored),
     opt("bridge-accept-fwmark", "bridge-accept-fwmark", Text, Ignored),
     opt("allow-direct-routing", "allow-direct-routing", Bool, Ignored),
+    opt("remove-everything", "", Bool, Obeyed),
     opt("gwbridge", "skep-gwbridge", Text, Obeyed),
     opt("table-prefix", "skep-table-prefix", Text, Obeyed),
 ];
@@ -361,6 +362,24 @@ fn file_values(spec: &OptionSpec, value: &Value) -> Result<Vec<String>, OptionEr
         spec.check(spec.key, value)?;
     }
     Ok(values)
+}
+
+/// The text of `--help`.
+pub fn help() -> String {
+    let mut out = String::from("Usage:  skep daemon [OPTIONS]\n\nRuns the engine and the swarm of this machine.\n\nOptions:\n");
+    for spec in OPTIONS {
+        let short = spec.short.map_or("   ".to_owned(), |letter| format!("-{letter},"));
+        let value = match spec.kind {
+            Kind::Bool => "",
+            Kind::Text => " string",
+            Kind::Number => " int",
+            Kind::List => " list",
+            Kind::Map => " map",
+        };
+        let note = if spec.effect == Effect::Ignored { "  (accepted, no effect)" } else { "" };
+        out.push_str(&format!("  {short} --{}{value}{note}\n", spec.name));
+    }
+    out
 }
 
 #[cfg(test)]
