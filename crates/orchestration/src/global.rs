@@ -14,6 +14,11 @@ pub(crate) fn is_eligible(service: &Service, node: Option<&Node>) -> bool {
     !is_invalid(node) && meets_constraints(&service.spec.task, node)
 }
 
+/// Whether a new task of the service may be made for `node`: it is eligible and not paused.
+pub(crate) fn takes_new_tasks(service: &Service, node: &Node) -> bool {
+    is_eligible(service, Some(node)) && node.spec.availability != NodeAvailability::Pause
+}
+
 /// Creates and shuts down tasks as nodes come and go, and hands the others to the updater. Paused nodes keep what they
 /// have, as it is.
 pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &Restarts, updates: &mut Updates, service: &Service) {
@@ -44,8 +49,7 @@ pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &Restarts, updates: &mut 
 /// A task ended on its node: on one that gets no new tasks it is only shut down. Whether that was so.
 pub(crate) fn shut_down_instead(work: &mut Work<'_>, service: &Service, task: &Task) -> bool {
     let node = task.node_id.as_ref().and_then(|id| work.transaction.node(id)).cloned();
-    let paused = node.as_ref().is_some_and(|node| node.spec.availability == NodeAvailability::Pause);
-    let refuses = paused || !is_eligible(service, node.as_deref());
+    let refuses = !node.is_some_and(|node| takes_new_tasks(service, &node));
     if refuses {
         raise_desired(work.transaction, &task.id, TaskState::Shutdown);
     }

@@ -11,8 +11,11 @@
 //! Owned by [`crate::services::Services`]. The updater uses the same waiting starts for the tasks that it makes. All of it
 //! can be found again in the store: [`Restarts::adopt`].
 
+use crate::global::shut_down_instead;
 use crate::plan::Plan;
-use crate::tasks::{Mode, SlotKey, age, create, has_ended, may_have_container, new_task, raise_desired, slot_of};
+use crate::tasks::{
+    Mode, SlotKey, age, create, has_ended, is_on_invalid_node, may_have_container, new_task, raise_desired, slot_of,
+};
 use model::{
     Duration, Node, NodeAvailability, NodeState, RestartCondition, RestartPolicy, Service, ServiceId, SpecVersion,
     Task, TaskId, TaskState, Timestamp,
@@ -265,8 +268,10 @@ impl Restarts {
         let Some(task) = work.transaction.task(&id).cloned() else { return };
         let service = task.service_id.as_ref().and_then(|service| work.transaction.service(service)).cloned();
         let Some(service) = service.filter(|_| task.desired_state == TaskState::Ready) else { return };
-        if has_ended(&task) || crate::tasks::is_on_invalid_node(work.transaction, &task) {
-            self.restart(work, &service, &task);
+        if has_ended(&task) || is_on_invalid_node(work.transaction, &task) {
+            if !Mode::of(&service).is_global() || !shut_down_instead(work, &service, &task) {
+                self.restart(work, &service, &task);
+            }
         } else {
             raise_desired(work.transaction, &id, Mode::of(&service).working_state());
         }

@@ -14,6 +14,7 @@
 //! still dirty.
 
 use crate::dirty::is_task_dirty;
+use crate::global::takes_new_tasks;
 use crate::plan::Plan;
 use crate::restart::{Restarts, Work};
 use crate::slots::{Slot, is_rolling_back, tasks_of_slot, updatable};
@@ -113,6 +114,14 @@ fn unfinished(view: &View, service: &Service, slots: &[(SlotKey, Slot)]) -> Vec<
     let slots = slots.iter().filter(|(_, slot)| slot.len() == 1 && is_unfinished(&slot[0]));
     let clean = slots.filter(|(_, slot)| !is_slot_dirty(view, service, slot));
     clean.map(|(key, slot)| Worker { slot: key.clone(), phase: Phase::Wait(slot[0].id.clone()) }).collect()
+}
+
+/// Whether a new task may be made in the slot: a node may have been drained or paused since the update began.
+fn takes_tasks(view: &View, service: &Service, key: &SlotKey) -> bool {
+    match key {
+        SlotKey::Number(_) => true,
+        SlotKey::Node(id) => view.node(id).is_some_and(|node| takes_new_tasks(service, node)),
+    }
 }
 
 impl Updates {
@@ -323,7 +332,7 @@ impl Update {
         {
             let tasks = tasks_of_slot(work.transaction, service, &key);
             let slot = updatable(restarts, service, &tasks);
-            if !is_slot_dirty(work.transaction, service, &slot) {
+            if !is_slot_dirty(work.transaction, service, &slot) || !takes_tasks(work.transaction, service, &key) {
                 continue;
             }
             if let Some(task) = self.update_slot(work, restarts, service, &key, &slot) {

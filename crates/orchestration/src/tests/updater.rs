@@ -8,6 +8,7 @@ fn sim(replicas: u64, edit: impl FnOnce(&mut UpdateConfig)) -> Sim {
     let mut sim = Sim::new(3);
     let mut service = replicated(replicas, "ok");
     set_update(&mut service.spec, edit);
+    sim.starts_first = service.spec.update.as_ref().is_some_and(|it| it.order == UpdateOrder::StartFirst);
     sim.put(service);
     sim.run(10);
     assert_eq!(sim.running().len(), replicas as usize);
