@@ -126,7 +126,7 @@ pub enum Readiness {
         /// The shim's own process id.
         shim_pid: i32,
     },
-    /// There is no container; the shim has removed what was there of it and ends.
+    /// There is no container, neither in the runtime, and the shim ends; its directory stays, with `shim.log`.
     Failed {
         /// The runtime's error text, or the shim's.
         message: String,

@@ -78,7 +78,7 @@ impl Runtime {
         command.args(args);
         command.stdin(io.stdin);
         command.stdout(or_errors(io.stdout, &errors)?).stderr(or_errors(io.stderr, &errors)?);
-        sys::reset_oom_score(&mut command);
+        sys::reset_inherited(&mut command);
         let name = self.command.program.display().to_string();
         let child =
             command.spawn().map_err(|e| io::Error::new(e.kind(), format!("cannot start the runtime {name}: {e}")))?;

@@ -55,7 +55,7 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
 
 /// Signals that would end or disturb the shim stay pending for ever; SIGCHLD comes by the returned descriptor.
 ///
-/// They are blocked, not ignored: std takes the mask away from the programs it starts, but ignored signals are inherited.
+/// They are blocked, not ignored: [`reset_inherited`] can undo a mask in one call.
 pub(crate) fn take_signals() -> io::Result<nix::sys::signalfd::SignalFd> {
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGPIPE] {
@@ -124,11 +124,15 @@ pub(crate) fn fork_worker(work: impl FnOnce() -> io::Result<()>) -> io::Result<i
     }
 }
 
-/// Lets `command` start with an `oom_score_adj` of 0, whatever the shim's is.
-pub(crate) fn reset_oom_score(command: &mut Command) {
-    // SAFETY: between fork and exec only open, write and close are called, which are async-signal-safe; nothing is allocated.
+/// Lets `command` start with no signal blocked and an `oom_score_adj` of 0, whatever the shim's are: containers inherit both.
+pub(crate) fn reset_inherited(command: &mut Command) {
+    // SAFETY: between fork and exec only sigemptyset, sigprocmask, open, write and close are called, which are
+    // async-signal-safe; nothing is allocated.
     unsafe {
         command.pre_exec(|| {
+            let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
             let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
             if fd >= 0 {
                 libc::write(fd, c"0".as_ptr().cast(), 1);
