@@ -1,7 +1,7 @@
 //! Replicated services: as many slots as replicas. Called by [`crate::services::Services`] when a service has changed.
 
 use crate::restart::{Restarts, Work};
-use crate::slots::{Slot, Slots, order_for_scale_down, slots_of};
+use crate::slots::{Slot, Slots, order_for_scale_down, slots_of, tasks_of_slot};
 use crate::tasks::{SlotKey, create, may_have_container, raise_desired};
 use crate::updater::Updates;
 use model::{Service, ServiceMode, Task, TaskState};
@@ -22,8 +22,11 @@ pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &Restarts, updates: &mut 
     let Slots { updatable, mut dead } = slots_of(work.transaction, restarts, service);
     let mut kept: Vec<(SlotKey, Slot)> = if updatable.len() > wanted {
         let mut ordered = order_for_scale_down(updatable);
-        for (_, slot) in ordered.split_off(wanted) {
-            slot.iter().for_each(|task| raise_desired(work.transaction, &task.id, TaskState::Remove));
+        for (key, _) in ordered.split_off(wanted) {
+            // With its history: else the slot would count again if its tasks are not to be restarted.
+            for task in tasks_of_slot(work.transaction, service, &key) {
+                raise_desired(work.transaction, &task.id, TaskState::Remove);
+            }
         }
         ordered
     } else {

@@ -1,7 +1,7 @@
 //! Slots: the tasks of a service by their place in it, which of them count, and which slots go when there are too many.
 
 use crate::restart::Restarts;
-use crate::tasks::{Mode, SlotKey, age, slot_of};
+use crate::tasks::{Mode, SlotKey, age, has_ended, slot_of};
 use model::{NodeId, Service, Task, TaskState, UpdateState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ pub(crate) fn is_rolling_back(service: &Service) -> bool {
 }
 
 /// Orders slots so that those that go first when there are too many are last: by how many copies of the service their
-/// node has up to them (running ones are counted first), then slots without a node or with more than one task.
+/// node has up to them (running ones are counted first), then slots with no live task on a node, or with several.
 pub(crate) fn order_for_scale_down(slots: BTreeMap<SlotKey, Slot>) -> Vec<(SlotKey, Slot)> {
     let mut slots: Vec<_> = slots.into_iter().collect();
     let is_running = |slot: &Slot| slot.iter().any(|task| task.status.state == TaskState::Running);
@@ -78,7 +78,8 @@ pub(crate) fn order_for_scale_down(slots: BTreeMap<SlotKey, Slot>) -> Vec<(SlotK
     let mut copies: BTreeMap<NodeId, u64> = BTreeMap::new();
     let mut ordered = Vec::with_capacity(slots.len());
     for (key, slot) in slots {
-        let node = if slot.len() == 1 { slot[0].node_id.clone() } else { None };
+        // One that ended and is not to be restarted has no claim on its node.
+        let node = if slot.len() == 1 && !has_ended(&slot[0]) { slot[0].node_id.clone() } else { None };
         let index = node.map_or(u64::MAX, |node| {
             let count = copies.entry(node).or_insert(0);
             *count += 1;

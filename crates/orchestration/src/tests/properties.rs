@@ -5,7 +5,7 @@ use model::*;
 use std::collections::{BTreeMap, BTreeSet};
 use stdx::Rng;
 
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 60;
 const IMAGES: [&str; 6] = ["ok", "ok", "crash", "flaky", "done", "reject"];
 
 fn pick<'a>(rng: &mut Rng, items: &[&'a str]) -> &'a str {
