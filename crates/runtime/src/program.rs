@@ -134,11 +134,17 @@ pub(crate) fn replace(process: &Process, home: Option<&str>) -> String {
     }
 }
 
-/// Rust ignores SIGPIPE and a caller may block signals; a container's process begins with neither.
+/// Rust ignores SIGPIPE and a caller may ignore or block signals; a container's process begins with none of that.
 fn default_signals() {
-    use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
-    // SAFETY: no handler runs; the default disposition is set.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    /// The kernel's `sigaction`: handler, flags, restorer, mask; all zero is the default disposition.
+    const DEFAULT: [u64; 4] = [0; 4];
+    // By number up to 64, as the C library hides the two it uses itself.
+    for signal in 1..=64 {
+        let old = std::ptr::null_mut::<u64>();
+        // SAFETY: `DEFAULT` has the kernel's layout, the old value is not asked for; no handler of ours runs.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), old, size_of::<u64>()) };
+    }
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 

@@ -36,7 +36,6 @@ pub(crate) struct Record {
 
 /// An existing container, locked.
 pub(crate) struct Loaded {
-    pub(crate) id: String,
     pub(crate) dir: PathBuf,
     pub(crate) record: Record,
     pub(crate) container: Container,
@@ -89,7 +88,7 @@ pub(crate) fn load(root: &Path, id: &str, hold: Hold) -> Result<Loaded, RuntimeE
     if !is_process(record.init_pid, record.init_start_time) {
         container.set_status(ContainerStatus::Stopped);
     }
-    Ok(Loaded { id: id.to_owned(), dir, record, container, _lock: lock })
+    Ok(Loaded { dir, record, container, _lock: lock })
 }
 
 impl Loaded {

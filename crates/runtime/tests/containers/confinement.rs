@@ -1,0 +1,127 @@
+//! What a container's process may and may not do.
+
+use serde_json::json;
+
+use crate::support::Sandbox;
+
+#[test]
+fn capabilities_of_dockerd() {
+    let outcome = Sandbox::new("cat /proc/self/status").run();
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert!(outcome.stdout.contains(&format!("{set}:\t00000000a80425fb\n")), "{outcome:?}");
+    }
+    for set in ["CapInh", "CapAmb"] {
+        assert!(outcome.stdout.contains(&format!("{set}:\t0000000000000000\n")), "{outcome:?}");
+    }
+    assert!(outcome.stdout.contains("NoNewPrivs:\t0\n"));
+    let mut sandbox = Sandbox::new("cat /proc/self/status; id -u; id -g; id -G; echo $HOME");
+    sandbox.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1001, "additionalGids": [1001, 77] });
+    let outcome = sandbox.run();
+    assert!(outcome.stdout.contains("CapEff:\t0000000000000000\n"), "{outcome:?}");
+    assert!(outcome.stdout.ends_with("1000\n1001\n1001 77\n/home/app\n"), "{outcome:?}");
+}
+
+#[test]
+fn no_groups_are_inherited() {
+    let mut sandbox = Sandbox::new("id -G");
+    sandbox.spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
+    assert_eq!(sandbox.run().stdout, "0\n");
+}
+
+#[test]
+fn namespaces_and_host_name() {
+    let outcome = Sandbox::new("hostname; echo $$; ls /sys/class/net; cat /proc/self/cgroup").run();
+    let mut lines = outcome.stdout.lines();
+    assert_eq!((lines.next(), lines.next(), lines.next()), (Some("inside"), Some("1"), Some("lo")));
+    assert!(!outcome.stdout.contains("skep-test"), "{outcome:?}");
+}
+
+#[test]
+fn masked_and_read_only_paths() {
+    let script = "head -c 4 /proc/kcore | cat; ls /sys/firmware; echo 1 > /proc/sys/kernel/panic; touch /sys/x; touch /data/x && echo ok";
+    let outcome = Sandbox::new(script).run();
+    assert_eq!(outcome.stdout, "ok\n", "{outcome:?}");
+    assert_eq!(outcome.stderr.matches("Read-only file system").count(), 2, "{outcome:?}");
+    let mut sandbox = Sandbox::new("touch /data/x; touch /dev/shm/x && echo ok");
+    sandbox.spec["root"]["readonly"] = json!(true);
+    let outcome = sandbox.run();
+    assert_eq!(outcome.stdout, "ok\n", "{outcome:?}");
+    assert!(outcome.stderr.contains("Read-only file system"));
+}
+
+#[test]
+fn devices_are_confined() {
+    // The node can be made, but the cgroup forbids to make or open any other than the listed ones.
+    let outcome = Sandbox::new("mknod /tmp/mem c 1 1 && head -c 1 /tmp/mem; echo x > /dev/null && echo ok").run();
+    assert!(outcome.stderr.contains("Operation not permitted"), "{outcome:?}");
+    assert_eq!(outcome.stdout, "ok\n");
+}
+
+#[test]
+fn filters() {
+    let filter = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [
+            { "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 },
+            { "names": ["chmod", "fchmodat"], "action": "SCMP_ACT_KILL_PROCESS" },
+        ],
+    });
+    for nnp in [json!(null), json!(false), json!(true)] {
+        let mut sandbox = Sandbox::new("mkdir /tmp/x; chmod 0 /tmp; exit 5");
+        sandbox.spec["linux"]["seccomp"] = filter.clone();
+        if !nnp.is_null() {
+            sandbox.spec["process"]["noNewPrivileges"] = nnp.clone();
+        }
+        let outcome = sandbox.run();
+        assert!(outcome.stderr.contains("Function not implemented"), "{outcome:?}");
+        assert!(outcome.stderr.contains("Bad system call"), "{outcome:?}");
+        assert_eq!(outcome.code, 5);
+    }
+}
+
+#[test]
+fn no_new_privileges() {
+    let mut sandbox = Sandbox::new("cat /proc/self/status");
+    sandbox.spec["process"]["noNewPrivileges"] = json!(true);
+    assert!(sandbox.run().stdout.contains("NoNewPrivs:\t1\n"));
+}
+
+#[test]
+fn limits_of_the_process() {
+    let mut sandbox = Sandbox::new("ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj");
+    sandbox.spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 }]);
+    sandbox.spec["process"]["oomScoreAdj"] = json!(321);
+    assert_eq!(sandbox.run().stdout, "100\n200\n321\n");
+}
+
+#[test]
+fn what_cannot_be_raised_is_warned_of() {
+    // Without CAP_SYS_RESOURCE this cannot be had; with it, it is simply done.
+    let mut sandbox = Sandbox::new("ulimit -Hc; exit 3");
+    sandbox.spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_MEMLOCK", "soft": u64::MAX, "hard": u64::MAX }]);
+    sandbox.spec["process"]["oomScoreAdj"] = json!(-999);
+    let outcome = sandbox.run();
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+}
+
+#[test]
+fn signals_and_environment_begin_fresh() {
+    let outcome =
+        Sandbox::new("cat /proc/self/status | while read a b; do case $a in Sig*) echo $a $b;; esac; done").run();
+    for line in ["SigBlk: 0000000000000000", "SigIgn: 0000000000000000"] {
+        assert!(outcome.stdout.contains(line), "{outcome:?}");
+    }
+    let mut sandbox = Sandbox::new("");
+    sandbox.spec["process"]["args"] = json!(["/bin/cat", "/proc/self/environ"]);
+    sandbox.spec["process"]["env"] = json!(["PATH=/bin", "B=2", "A=1", "B=3"]);
+    assert_eq!(sandbox.run().stdout, "PATH=/bin\0B=2\0A=1\0B=3\0HOME=/root\0");
+}
+
+#[test]
+fn no_descriptor_is_inherited() {
+    let mut sandbox = Sandbox::new("");
+    sandbox.spec["process"]["args"] = json!(["/bin/ls", "/proc/self/fd"]);
+    // The last one is that of the directory which is listed.
+    assert_eq!(sandbox.run().stdout, "0\n1\n2\n3\n");
+}
