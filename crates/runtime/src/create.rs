@@ -19,6 +19,7 @@ use nix::fcntl::Flock;
 use crate::adapt;
 use crate::cgroup::Cgroup;
 use crate::cli::{Create, RootSwitch};
+use crate::devices;
 use crate::error::{RuntimeError, chain};
 use crate::join;
 use crate::log;
@@ -72,10 +73,22 @@ fn fill(root: &Path, dir: &Path, create: &Create, spec: &Spec, cgroup: &Cgroup) 
     // The forked processes share this lock's open file: it must be released, not just closed.
     let _ = Flock::unlock(lock);
     let container = container.map_err(|error| RuntimeError::Create(in_container(&error)))?;
+    if let Err(error) = confine_devices(spec, cgroup) {
+        cgroup.signal_all(libc::SIGKILL);
+        return Err(error);
+    }
     if let (Some((uid, gid)), Some(_), Some(pid)) = (user, &create.console_socket, container.pid()) {
         own_terminal(pid.as_raw(), uid, gid);
     }
     Ok(container)
+}
+
+/// On v1 `libcontainer` has written the rules to files.
+fn confine_devices(spec: &Spec, cgroup: &Cgroup) -> Result<(), RuntimeError> {
+    let Some(dir) = cgroup.unified() else { return Ok(()) };
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or(&[]);
+    devices::attach(&dir, rules).map_err(|error| RuntimeError::Create(format!("device rules: {error}")))
 }
 
 /// The user of the process may open its terminal again; `libcontainer` makes it as root.

@@ -15,6 +15,7 @@ mod adapt;
 mod cgroup;
 mod cli;
 mod create;
+mod devices;
 mod error;
 mod exec;
 mod join;
