@@ -1,6 +1,8 @@
 //! Placements per second, in SwarmKit's two benchmarks (every task on its own; with the constraint, a third of the nodes
 //! has the network plugin that the tasks need) and with services.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
+
 use model::{
     Driver, EngineDescription, Network, NetworkAttachment, Node, NodeDescription, NodeState, Placement,
     PlacementPreference, PluginDescription, Service, SpecVersion, SpreadOver, Task, TaskSpec, TaskState, Timestamp,

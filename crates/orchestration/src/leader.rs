@@ -12,14 +12,16 @@ use crate::plan::{Plan, Reason};
 use crate::reaper::Reaper;
 use crate::scheduler::Scheduler;
 use crate::services::Services;
-use model::Timestamp;
+use model::{Duration, Timestamp};
 use stdx::Rng;
 use store::{Action, Event, View};
 
 /// Most actions of a batch: SwarmKit's limit of a raft entry.
 pub const BATCH_LIMIT: usize = 200;
-/// How often all planners are run in a step at most; the rest follows in the next step, which is due at once.
+/// How often all planners are run in a step at most; the rest follows in the next step.
 pub const ROUND_LIMIT: usize = 64;
+/// How long after such a step the next one is due.
+const BACK_OFF: Duration = Duration::from_secs(1);
 /// How many planners there are.
 const PLANNERS: usize = 6;
 
@@ -48,7 +50,8 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// One for an empty swarm. `seed` must come from the system's randomness: identifiers of tasks are made from it.
+    /// One for an empty swarm. `seed` must be drawn anew from the system's randomness for every leader: identifiers of
+    /// tasks are made from it.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         Self {
@@ -101,7 +104,7 @@ impl Leader {
             }
             if round == ROUND_LIMIT {
                 result.rounds_exceeded = true;
-                deadlines[0] = Some(now);
+                deadlines = [Some(now.plus(BACK_OFF)); PLANNERS];
                 break;
             }
         }

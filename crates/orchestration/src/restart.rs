@@ -9,12 +9,13 @@
 //! ```
 //!
 //! Owned by [`crate::services::Services`]. The updater uses the same waiting starts for the tasks that it makes. All of it
-//! can be found again in the store: [`Restarts::adopt`].
+//! can be found again in the store: `Restarts::adopt`.
 
 use crate::global::shut_down_instead;
 use crate::plan::Plan;
 use crate::tasks::{
-    Mode, SlotKey, age, create, has_ended, is_on_invalid_node, may_have_container, new_task, raise_desired, slot_of,
+    Mode, SlotKey, age, create, has_ended, is_on_invalid_node, may_have_container, new_task, new_task_id,
+    raise_desired, slot_of,
 };
 use model::{
     Duration, Node, NodeAvailability, NodeState, RestartCondition, RestartPolicy, Service, ServiceId, SpecVersion,
@@ -62,7 +63,12 @@ impl Work<'_> {
     /// Makes a task of `service`; it is not stored yet.
     pub(crate) fn new_task(&mut self, service: &Service, slot: &SlotKey) -> Task {
         let cluster = self.transaction.the_cluster().cloned();
-        new_task(cluster.as_deref(), service, slot, self.now, self.rng)
+        let mut task = new_task(cluster.as_deref(), service, slot, self.now, self.rng);
+        // Only a leader that was given the same seed twice meets an identifier again.
+        while self.transaction.task(&task.id).is_some() {
+            task.id = new_task_id(self.rng);
+        }
+        task
     }
 }
 

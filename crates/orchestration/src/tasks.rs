@@ -148,7 +148,7 @@ pub(crate) fn write(transaction: &mut Transaction, object: impl Into<Object>) {
 
 /// Adds a task with a new identifier.
 pub(crate) fn create(transaction: &mut Transaction, task: Task) {
-    transaction.create(task).expect("two random identifiers of 125 bits are not the same");
+    transaction.create(task).expect("its identifier was looked up when it was made");
 }
 
 /// Raises the desired state of a task; it never goes back.

@@ -1,5 +1,7 @@
 //! How long 100 000 task commits, status updates and list walks take.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
+
 use model::{Service, Task, TaskSpec, TaskState};
 use std::sync::Arc;
 use std::time::Instant;

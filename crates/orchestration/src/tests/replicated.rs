@@ -178,3 +178,14 @@ fn a_deleted_task_is_made_anew() {
     sim.run(10);
     assert_eq!(sim.running().len(), 2);
 }
+
+#[test]
+fn a_leader_with_the_seed_of_its_predecessor_makes_other_tasks() {
+    let mut sim = Sim::new(1);
+    sim.put(replicated(1, "ok"));
+    sim.settle();
+    sim.new_leader(7);
+    sim.update_service("s", |spec| set_replicas(spec, 3));
+    sim.run(5);
+    assert_eq!(sim.running().len(), 3);
+}
