@@ -1,27 +1,56 @@
 //! Containers: their records, their life, volumes, exec, logs, events. The one handle is [`Engine`].
 //!
-//! A container's process is held by a shim (`skep shim`), so it lives on when this process ends; `Engine::open` adopts it.
+//! A container's process is held by a shim (`skep shim`), so it lives on when this process ends; [`Engine::open`] adopts it.
 //!
 //! Invariants:
-//! - one task owns each container ([`owner`]): nobody else changes its record;
-//! - a record is on disk before what it says can be seen by the user, except that a container runs: that is the shim's word;
-//! - whatever is found without a record at `Engine::open` is removed.
+//! - one task owns each container (`owner`): nobody else changes its record;
+//! - a record is on disk before a creation is acknowledged; that a container runs is the shim's word;
+//! - whatever is found without a record at [`Engine::open`] is removed.
 
 #![forbid(unsafe_code)]
 
+mod adopt;
+mod bundle;
 mod clock;
 mod config;
+mod container;
+mod copy_up;
+mod create;
+mod engine;
 mod error;
 mod events;
+mod exec;
+mod index;
+mod inspect;
+mod launch;
+mod list;
+mod log_options;
+mod logs;
+mod merge;
 mod mount_options;
+mod mount_points;
+mod names;
 mod network;
 mod options;
+mod orphan;
+mod owner;
 mod record;
+mod restart;
+mod shim_client;
+mod signal;
+mod spec;
+mod streams;
+mod task_files;
+mod top;
+mod update;
+mod validate;
 mod volumes;
 
 pub use config::{BUILT_IN_RUNTIME, EngineConfig, RuntimeSpec};
+pub use engine::{Counts, Engine, ImageUser};
 pub use error::{EngineError, ErrorKind};
 pub use events::{EventStream, HISTORY_EVENTS};
+pub use logs::{LogFrame, LogStream};
 pub use network::{
     ContainerNetwork, EtcFiles, IngressAttachment, IngressPort, NetworkBackend, NetworkEndpoint, NetworkError,
     NetworkMode, NetworkRequest, PortRequest, Protocol, PublishedPort,
@@ -30,3 +59,4 @@ pub use options::{
     AttachOptions, CreateOptions, FileKind, ListOptions, LogsOptions, RemoveOptions, SecretFile, Shutdown, SizeMode,
     StopOptions, TaskOptions, WaitCondition,
 };
+pub use streams::{Attached, OutputFrame, OutputSource};

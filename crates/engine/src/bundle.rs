@@ -1,0 +1,343 @@
+//! From a container's record to the input of the OCI spec, and to the `process` of an exec.
+//!
+//! The place where dockerd's words (`private`, `container:…`, `seccomp=unconfined`) become what [`crate::spec`] takes.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use docker_types::container::{HostConfig, ThrottleDevice};
+use docker_types::exec::ExecCreateRequest;
+
+use crate::EngineError;
+use crate::engine::Inner;
+use crate::launch::network_mode;
+use crate::network::{ContainerNetwork, NetworkMode};
+use crate::record::{ContainerPaths, MountKind, MountRecord, Record};
+use crate::spec::{
+    self, Bind, BindAccess, BindDepth, DeviceRate, Ipc, Limit, MountInput, Namespace, Network, Privilege, Propagation,
+    Resources, SeccompChoice, SpecInput,
+};
+use crate::task_files::TaskFiles;
+
+/// dockerd's `PATH` for containers whose image has none.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Names under which the init program of `--init` is looked for.
+const INIT_PROGRAMS: [&str; 2] = ["docker-init", "tini-static"];
+/// Where it is looked for besides `PATH`.
+const INIT_DIRECTORIES: [&str; 2] = ["/usr/libexec/docker", "/usr/local/libexec/docker"];
+
+fn refused(error: spec::SpecError) -> EngineError {
+    EngineError::invalid(error.to_string())
+}
+
+/// The kernel's architecture and version, looked up once.
+fn host() -> spec::Host {
+    static HOST: OnceLock<spec::Host> = OnceLock::new();
+    HOST.get_or_init(spec::Host::current).clone()
+}
+
+fn thermal_paths() -> Vec<String> {
+    static PATHS: OnceLock<Vec<String>> = OnceLock::new();
+    PATHS.get_or_init(spec::thermal_paths).clone()
+}
+
+/// The document for `config.json`. Blocking: it looks into the root filesystem for users.
+pub(crate) fn document(
+    engine: &Inner,
+    record: &Record,
+    paths: &ContainerPaths,
+    rootfs: &image::Rootfs,
+    network: &ContainerNetwork,
+    files: &TaskFiles,
+) -> Result<Vec<u8>, EngineError> {
+    let mut input = process_input(record, &rootfs.merged)?;
+    let host = &record.host_config;
+    input.readonly_rootfs = host.readonly_rootfs;
+    input.hostname.clone_from(&record.config.hostname);
+    input.domainname.clone_from(&record.config.domainname);
+    input.masked_paths.clone_from(&host.masked_paths);
+    input.readonly_paths.clone_from(&host.readonly_paths);
+    input.thermal_paths = thermal_paths();
+    input.devices = devices(host)?;
+    input.device_rules = host.device_cgroup_rules.clone().unwrap_or_default();
+    let sysctls = host.sysctls.iter().filter(|(name, _)| !name.starts_with("net."));
+    input.sysctls = sysctls.map(|(name, value)| (name.clone(), value.clone())).collect();
+    input.mounts = mounts(record, paths, files);
+    input.shm_size = if host.shm_size > 0 { host.shm_size } else { spec::DEFAULT_SHM_SIZE };
+    input.network = network_of(engine, record, network)?;
+    input.ipc = ipc(engine, host, paths)?;
+    input.pid = namespace(engine, &host.pid_mode, "pid")?;
+    input.uts = if host.uts_mode == "host" { Namespace::Host } else { Namespace::New };
+    input.cgroup = if host.cgroupns_mode == "host" { Namespace::Host } else { Namespace::New };
+    let parent = if host.cgroup_parent.is_empty() { &engine.config.cgroup_parent } else { &host.cgroup_parent };
+    input.cgroup_parent = Some(parent.clone()).filter(|parent| !parent.is_empty());
+    input.resources = resources(host);
+    input.annotations.clone_from(&host.annotations);
+    if host.init.unwrap_or(engine.config.init) {
+        input.init = Some(init_program()?);
+    }
+    let spec = spec::build(&input).map_err(refused)?;
+    serde_json::to_vec(&spec).map_err(|error| EngineError::internal(format!("runtime spec: {error}")))
+}
+
+/// What container and exec have in common.
+fn process_input(record: &Record, rootfs: &Path) -> Result<SpecInput, EngineError> {
+    let host_config = &record.host_config;
+    let args = std::iter::once(record.path.clone()).chain(record.args.iter().cloned()).collect();
+    let mut input = SpecInput::new(&record.id, rootfs, args, host());
+    input.env = environment(record, record.config.tty, &[]);
+    input.cwd = PathBuf::from(&record.config.working_dir);
+    let groups = host_config.group_add.clone().unwrap_or_default();
+    input.user = spec::resolve_user(rootfs, &record.config.user, &groups).map_err(refused)?;
+    input.tty = record.config.tty;
+    input.privilege = if host_config.privileged { Privilege::Privileged } else { Privilege::Ordinary };
+    input.cap_add = host_config.cap_add.clone().unwrap_or_default();
+    input.cap_drop = host_config.cap_drop.clone().unwrap_or_default();
+    (input.seccomp, input.no_new_privileges) = security(host_config)?;
+    let limits = host_config.ulimits.iter().flatten();
+    input.limits = limits.map(|limit| Limit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }).collect();
+    input.oom_score_adj = i32::try_from(host_config.oom_score_adj).unwrap_or_default();
+    Ok(input)
+}
+
+/// dockerd's own variables, then the image's and the user's.
+fn environment(record: &Record, tty: bool, further: &[String]) -> Vec<String> {
+    let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", record.config.hostname)];
+    if tty {
+        env.push("TERM=xterm".to_owned());
+    }
+    let own = record.config.env.as_deref().unwrap_or_default();
+    for variable in own.iter().chain(further) {
+        let Some((name, _)) = variable.split_once('=') else {
+            // without a value it takes the variable away
+            env.retain(|known| known.split('=').next() != Some(variable.as_str()));
+            continue;
+        };
+        match env.iter_mut().find(|known| known.split('=').next() == Some(name)) {
+            Some(known) => known.clone_from(variable),
+            None => env.push(variable.clone()),
+        }
+    }
+    env
+}
+
+fn security(host: &HostConfig) -> Result<(SeccompChoice, bool), EngineError> {
+    let mut choice = if host.privileged { SeccompChoice::Unconfined } else { SeccompChoice::Default };
+    let mut no_new_privileges = false;
+    for option in host.security_opt.iter().flatten() {
+        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+        match (name, value) {
+            ("no-new-privileges", value) => no_new_privileges = value.is_empty() || value == "true",
+            ("seccomp", "unconfined") => choice = SeccompChoice::Unconfined,
+            ("seccomp", "builtin") => choice = SeccompChoice::Default,
+            ("seccomp", profile) => choice = SeccompChoice::Profile(profile.to_owned()),
+            ("apparmor" | "label" | "systempaths" | "writable-cgroups", _) => {}
+            _ => return Err(EngineError::invalid(format!("invalid --security-opt 2: \"{option}\""))),
+        }
+    }
+    Ok((choice, no_new_privileges))
+}
+
+/// Refuses what [`document`] would refuse at the start, where dockerd does so at creation.
+pub(crate) fn check(host: &HostConfig) -> Result<(), EngineError> {
+    security(host)?;
+    let no_capabilities = Default::default();
+    let (add, drop) = (host.cap_add.clone().unwrap_or_default(), host.cap_drop.clone().unwrap_or_default());
+    spec::capabilities::resolve(Privilege::Ordinary, &add, &drop, &no_capabilities).map_err(refused)?;
+    Ok(())
+}
+
+fn devices(host: &HostConfig) -> Result<Vec<spec::Device>, EngineError> {
+    let mut devices = if host.privileged { spec::devices::of_host() } else { Vec::new() };
+    for mapping in host.devices.iter().flatten() {
+        let inside =
+            if mapping.path_in_container.is_empty() { &mapping.path_on_host } else { &mapping.path_in_container };
+        let access = if mapping.cgroup_permissions.is_empty() { "rwm" } else { &mapping.cgroup_permissions };
+        let found =
+            spec::devices::from_path(Path::new(&mapping.path_on_host), Path::new(inside), access).map_err(refused)?;
+        devices.retain(|known| !found.iter().any(|device| device.path == known.path));
+        devices.extend(found);
+    }
+    Ok(devices)
+}
+
+fn propagation(text: &str) -> Propagation {
+    let all = [
+        Propagation::Private,
+        Propagation::Shared,
+        Propagation::RecursiveShared,
+        Propagation::Slave,
+        Propagation::RecursiveSlave,
+    ];
+    all.into_iter().find(|known| known.as_str() == text).unwrap_or_default()
+}
+
+fn own_mount(mount: &MountRecord) -> MountInput {
+    if mount.kind == MountKind::Tmpfs {
+        return MountInput::Tmpfs { target: PathBuf::from(&mount.destination), options: mount.tmpfs_options.clone() };
+    }
+    MountInput::Bind(Bind {
+        source: mount.source.clone(),
+        target: PathBuf::from(&mount.destination),
+        access: if mount.read_only { BindAccess::ReadOnly } else { BindAccess::ReadWrite },
+        depth: if mount.non_recursive { BindDepth::Single } else { BindDepth::Recursive },
+        propagation: propagation(&mount.propagation),
+    })
+}
+
+fn bind(source: PathBuf, target: &str, access: BindAccess) -> MountInput {
+    MountInput::Bind(Bind {
+        source,
+        target: PathBuf::from(target),
+        access,
+        depth: BindDepth::Recursive,
+        propagation: Propagation::default(),
+    })
+}
+
+fn mounts(record: &Record, paths: &ContainerPaths, files: &TaskFiles) -> Vec<MountInput> {
+    let mut all: Vec<MountInput> = record.mounts.iter().map(own_mount).collect();
+    let taken = |target: &str| record.mounts.iter().any(|mount| mount.destination == target);
+    let access = if record.host_config.readonly_rootfs { BindAccess::ReadOnly } else { BindAccess::ReadWrite };
+    for name in crate::launch::ETC_FILES {
+        let target = format!("/etc/{name}");
+        if !taken(&target) {
+            all.push(bind(paths.etc(name), &target, access));
+        }
+    }
+    for (source, target) in &files.binds {
+        all.push(bind(source.clone(), target, BindAccess::ReadOnly));
+    }
+    all
+}
+
+/// A namespace file of a container that runs.
+fn namespace_of(engine: &Inner, name: &str, kind: &str) -> Result<PathBuf, EngineError> {
+    let pid = engine.index.find(name)?.record().life.pid;
+    Ok(PathBuf::from(format!("/proc/{pid}/ns/{kind}")))
+}
+
+fn namespace(engine: &Inner, mode: &str, kind: &str) -> Result<Namespace, EngineError> {
+    match mode.strip_prefix("container:") {
+        Some(name) => Ok(Namespace::At(namespace_of(engine, name, kind)?)),
+        None if mode == "host" => Ok(Namespace::Host),
+        None => Ok(Namespace::New),
+    }
+}
+
+fn network_of(engine: &Inner, record: &Record, network: &ContainerNetwork) -> Result<Network, EngineError> {
+    match (network_mode(record), &network.netns) {
+        (NetworkMode::Container(_), Some(netns)) => Ok(Network::Container(netns.clone())),
+        (NetworkMode::Container(name), None) => Ok(Network::Container(namespace_of(engine, &name, "net")?)),
+        (NetworkMode::None, None) => Ok(Network::New),
+        (_, Some(netns)) => Ok(Network::Sandbox(netns.clone())),
+        (_, None) => Ok(Network::Host),
+    }
+}
+
+/// Shared memory of a container that lets others have it too.
+pub(crate) fn shared_memory(paths: &ContainerPaths) -> PathBuf {
+    paths.exec.join("shm")
+}
+
+fn ipc(engine: &Inner, host: &HostConfig, paths: &ContainerPaths) -> Result<Ipc, EngineError> {
+    match host.ipc_mode.as_str() {
+        "host" => Ok(Ipc::Host),
+        "none" => Ok(Ipc::None),
+        "shareable" => Ok(Ipc::Shareable(shared_memory(paths))),
+        mode => match mode.strip_prefix("container:") {
+            Some(name) => {
+                let other = engine.index.find(name)?;
+                let shm = shared_memory(&other.paths);
+                if !shm.exists() {
+                    let text = format!(
+                        "non-shareable IPC (hint: use IpcMode:shareable for the donor container): {}",
+                        other.id
+                    );
+                    return Err(EngineError::conflict(text));
+                }
+                Ok(Ipc::Container { namespace: namespace_of(engine, name, "ipc")?, shm })
+            }
+            None => Ok(Ipc::Private),
+        },
+    }
+}
+
+/// The limits of a container.
+pub(crate) fn resources(host: &HostConfig) -> Resources {
+    let rates = |devices: &Option<Vec<ThrottleDevice>>| {
+        devices.iter().flatten().filter_map(|device| device_rate(&device.path, device.rate)).collect()
+    };
+    let weights = host.blkio_weight_device.iter().flatten();
+    Resources {
+        memory: host.memory,
+        memory_swap: host.memory_swap,
+        memory_reservation: host.memory_reservation,
+        memory_swappiness: host.memory_swappiness,
+        oom_kill_disable: host.oom_kill_disable,
+        cpu_shares: host.cpu_shares,
+        cpu_quota: host.cpu_quota,
+        cpu_period: host.cpu_period,
+        nano_cpus: host.nano_cpus,
+        cpuset_cpus: host.cpuset_cpus.clone(),
+        cpuset_mems: host.cpuset_mems.clone(),
+        cpu_realtime_runtime: host.cpu_realtime_runtime,
+        cpu_realtime_period: host.cpu_realtime_period,
+        pids_limit: host.pids_limit,
+        blkio_weight: host.blkio_weight,
+        blkio_weight_device: weights.filter_map(|device| device_rate(&device.path, device.weight.into())).collect(),
+        blkio_read_bps: rates(&host.blkio_device_read_bps),
+        blkio_write_bps: rates(&host.blkio_device_write_bps),
+        blkio_read_iops: rates(&host.blkio_device_read_iops),
+        blkio_write_iops: rates(&host.blkio_device_write_iops),
+    }
+}
+
+fn device_rate(path: &str, rate: u64) -> Option<DeviceRate> {
+    use std::os::unix::fs::MetadataExt;
+    let device = std::fs::metadata(path).ok()?.rdev();
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    Some(DeviceRate { major: major as i64, minor: minor as i64, rate })
+}
+
+fn init_program() -> Result<PathBuf, EngineError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<PathBuf> =
+        INIT_DIRECTORIES.iter().map(PathBuf::from).chain(std::env::split_paths(&path)).collect();
+    let candidates =
+        INIT_PROGRAMS.iter().flat_map(|name| directories.iter().map(move |directory| directory.join(name)));
+    let missing = || EngineError::invalid("exec: \"docker-init\": executable file not found in $PATH");
+    candidates.into_iter().find(|program| program.is_file()).ok_or_else(missing)
+}
+
+/// The OCI `process` of an exec.
+pub(crate) fn exec_process(
+    engine: &Inner,
+    record: &Record,
+    request: &ExecCreateRequest,
+) -> Result<serde_json::Value, EngineError> {
+    let rootfs = engine.images.rootfs(&record.id)?;
+    let mut record = record.clone();
+    let mut words = request.cmd.clone().unwrap_or_default().into_iter();
+    record.path = words.next().unwrap_or_default();
+    record.args = words.collect();
+    if !request.user.is_empty() {
+        record.config.user.clone_from(&request.user);
+    }
+    if !request.working_dir.is_empty() {
+        record.config.working_dir.clone_from(&request.working_dir);
+    }
+    record.host_config.privileged |= request.privileged;
+    record.config.tty = request.tty;
+    let mut input = process_input(&record, &rootfs.merged)?;
+    input.env = environment(&record, request.tty, request.env.as_deref().unwrap_or_default());
+    let spec = spec::build(&input).map_err(refused)?;
+    let process = spec.process().as_ref().ok_or_else(|| EngineError::internal("a spec without a process"))?;
+    serde_json::to_value(process).map_err(|error| EngineError::internal(format!("runtime spec: {error}")))
+}
+
+/// What `update` tells the runtime.
+pub(crate) fn oci_resources(host: &HostConfig) -> Result<serde_json::Value, EngineError> {
+    let resources = spec::resources::resources(&resources(host)).map_err(refused)?;
+    serde_json::to_value(resources).map_err(|error| EngineError::internal(format!("runtime spec: {error}")))
+}

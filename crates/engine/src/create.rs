@@ -1,0 +1,324 @@
+//! Creation: the request and the image become a record, a root filesystem and volumes; all of it or nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use docker_types::container::{ContainerConfig, CreateRequest, CreateResponse, HostConfig, NetworkingConfig};
+use docker_types::container_spec::Ulimit;
+use image::ImageRecord;
+
+use crate::clock::{Clock, fresh_id};
+use crate::engine::{Inner, blocking};
+use crate::launch::{parse_port, port_requests};
+use crate::merge::{command_of, merge};
+use crate::mount_points::plan_mounts;
+use crate::options::CreateOptions;
+use crate::record::{ContainerPaths, Flush, MountKind, MountRecord, RECORD_VERSION, Record, TaskRecord};
+use crate::spec::DEFAULT_SHM_SIZE;
+use crate::volumes::LOCAL_DRIVER;
+use crate::{Engine, EngineError, FileKind, owner, task_files, validate};
+
+impl Engine {
+    /// Makes a container; `name` without or with `/`, `None` for a random one.
+    pub async fn create(
+        &self,
+        name: Option<&str>,
+        request: CreateRequest,
+        options: CreateOptions,
+    ) -> Result<CreateResponse, EngineError> {
+        let engine = &self.0;
+        let image = self.image_of(&request, &options)?;
+        let mut draft = draft(engine, request, &image)?;
+        let files = options.task.as_ref().map(|task| task.files.clone()).unwrap_or_default();
+        task_files::check(&files)?;
+        draft.task = options.task.as_ref().map(|task| TaskRecord {
+            ingress: task.ingress.clone(),
+            secrets: !task.files.is_empty(),
+            configs: task
+                .files
+                .iter()
+                .filter(|file| file.kind == FileKind::Config)
+                .map(|file| file.path.clone())
+                .collect(),
+        });
+        draft.id = fresh_id()?;
+        draft.name = engine.index.reserve(name, &draft.id)?;
+        let mut undo = Undo { engine: engine.clone(), record: Some(draft.clone()) };
+        set_host_defaults(engine, &mut draft);
+        let made = make(engine, draft, &image, &mut undo).await?;
+        undo.record = None;
+        let response = CreateResponse { id: made.id.clone(), warnings: Vec::new() };
+        let attributes = made.event_attributes();
+        owner::spawn(engine, made, files, None);
+        engine.events.log("container", "create", &response.id, attributes);
+        Ok(response)
+    }
+
+    fn image_of(&self, request: &CreateRequest, options: &CreateOptions) -> Result<ImageRecord, EngineError> {
+        if request.image.is_empty() {
+            return Err(EngineError::invalid("No image specified"));
+        }
+        let image = self.0.images.resolve(&request.image)?;
+        let Some(wanted) = options.platform.as_deref().filter(|platform| !platform.is_empty()) else {
+            return Ok(image);
+        };
+        let mut parts = wanted.split('/');
+        let (os, architecture) = (parts.next().unwrap_or_default(), parts.next());
+        let fits = (os == image.platform.os || architecture.is_none() && os == image.platform.architecture)
+            && architecture.is_none_or(|architecture| architecture == image.platform.architecture);
+        if fits {
+            return Ok(image);
+        }
+        let have = format!("{}/{}", image.platform.os, image.platform.architecture);
+        Err(EngineError::not_found(format!(
+            "image with reference {} was found but its platform ({have}) does not match the specified platform ({wanted})",
+            request.image
+        )))
+    }
+}
+
+/// The record without what must be made: checked and merged.
+fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<Record, EngineError> {
+    let mut config = request.config();
+    let mut host = request.host_config.unwrap_or_default();
+    let networking = request.networking_config.unwrap_or_default();
+    merge(&mut config, &image.config)?;
+    if host.log_config.kind.is_empty() {
+        host.log_config.kind.clone_from(&engine.config.log_driver);
+        let options = host.log_config.config.get_or_insert_default();
+        for (name, value) in &engine.config.log_opts {
+            options.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    validate::check_config(&config)?;
+    validate::check_host_config(&host, &engine.config)?;
+    crate::bundle::check(&host)?;
+    check_network(engine, &mut host, &config)?;
+    for port in config.exposed_ports.keys() {
+        parse_port(port)?;
+    }
+    let (path, args) = command_of(&config);
+    let record = Record {
+        version: RECORD_VERSION,
+        created_ns: Clock::now_ns(),
+        image_id: image.id.to_string(),
+        path,
+        args,
+        config,
+        host_config: host,
+        networking: normal_networking(networking),
+        ..Record::default()
+    };
+    port_requests(&record)?;
+    Ok(record)
+}
+
+/// Only the predefined networks exist.
+fn check_network(engine: &Inner, host: &mut HostConfig, config: &ContainerConfig) -> Result<(), EngineError> {
+    if matches!(host.network_mode.as_str(), "" | "default") {
+        "bridge".clone_into(&mut host.network_mode);
+    }
+    match host.network_mode.as_str() {
+        "bridge" | "none" => Ok(()),
+        "host" if !config.hostname.is_empty() && host.uts_mode == "host" => {
+            Err(EngineError::invalid("conflicting options: hostname and the UTS mode"))
+        }
+        "host" => Ok(()),
+        mode => match mode.strip_prefix("container:") {
+            Some(_) if !config.hostname.is_empty() => {
+                Err(EngineError::invalid("conflicting options: hostname and the network mode"))
+            }
+            Some(_) if host.port_bindings.iter().flatten().next().is_some() => {
+                Err(EngineError::invalid("conflicting options: port publishing and the container type network mode"))
+            }
+            Some(name) => {
+                let joined = engine.index.find(name)?.id.clone();
+                host.network_mode = format!("container:{joined}");
+                Ok(())
+            }
+            None => Err(EngineError::not_found(format!("network {mode} not found"))),
+        },
+    }
+}
+
+fn normal_networking(networking: NetworkingConfig) -> NetworkingConfig {
+    let endpoints = networking.endpoints_config.map(|endpoints| {
+        let rename = |name: String| if name == "default" { "bridge".to_owned() } else { name };
+        endpoints.into_iter().map(|(name, settings)| (rename(name), settings)).collect::<BTreeMap<_, _>>()
+    });
+    NetworkingConfig { endpoints_config: endpoints }
+}
+
+/// What dockerd fills in, so that inspect shows it.
+fn set_host_defaults(engine: &Inner, record: &mut Record) {
+    let host = &mut record.host_config;
+    if host.ipc_mode.is_empty() {
+        "private".clone_into(&mut host.ipc_mode);
+    }
+    if host.cgroupns_mode.is_empty() {
+        let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let mode = if unified && !host.privileged { "private" } else { "host" };
+        mode.clone_into(&mut host.cgroupns_mode);
+    }
+    if host.shm_size == 0 {
+        host.shm_size = DEFAULT_SHM_SIZE;
+    }
+    if host.memory > 0 && host.memory_swap == 0 {
+        host.memory_swap = host.memory.saturating_mul(2);
+    }
+    if host.memory_swappiness == Some(-1) {
+        host.memory_swappiness = None;
+    }
+    host.oom_kill_disable.get_or_insert(false);
+    host.pids_limit = host.pids_limit.filter(|limit| *limit != 0);
+    if host.runtime.is_empty() {
+        host.runtime.clone_from(&engine.config.default_runtime);
+    }
+    if host.restart_policy.name.is_empty() {
+        "no".clone_into(&mut host.restart_policy.name);
+    }
+    if !host.privileged {
+        let owned = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+        host.masked_paths.get_or_insert_with(|| owned(&crate::spec::MASKED_PATHS));
+        host.readonly_paths.get_or_insert_with(|| owned(&crate::spec::READONLY_PATHS));
+    }
+    let limits = host.ulimits.get_or_insert_default();
+    for (name, (soft, hard)) in &engine.config.default_ulimits {
+        if !limits.iter().any(|limit| limit.name == *name) {
+            limits.push(Ulimit { name: name.clone(), hard: *hard, soft: *soft });
+        }
+    }
+    if record.config.hostname.is_empty() {
+        record.config.hostname = match host.network_mode.as_str() {
+            "host" => nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            mode => match mode.strip_prefix("container:").and_then(|id| engine.index.find(id).ok()) {
+                Some(joined) => joined.record().config.hostname.clone(),
+                None => record.id[..12].to_owned(),
+            },
+        };
+    }
+}
+
+/// Makes the root filesystem, the volumes and the record on disk, side by side.
+async fn make(
+    engine: &Arc<Inner>,
+    mut draft: Record,
+    image: &ImageRecord,
+    undo: &mut Undo,
+) -> Result<Record, EngineError> {
+    let inherited = inherited_mounts(engine, &draft.host_config)?;
+    let planned = plan_mounts(&draft.config, &draft.host_config, inherited)?;
+    let rootfs = async { engine.images.prepare_rootfs(&draft.id, image).await.map_err(EngineError::from) };
+    let record = {
+        let (engine, mut record) = (engine.clone(), draft.clone());
+        blocking(move || {
+            let mut kept =
+                Kept { engine: engine.clone(), record: Record { id: record.id.clone(), ..Record::default() } };
+            for planned in planned {
+                let mut mount = planned.mount;
+                if let Some(request) = planned.volume {
+                    make_volume(&engine, &mut mount, &request)?;
+                }
+                if mount.kind == MountKind::Volume {
+                    engine.volumes.add_user(&mount.name, &record.id)?;
+                    kept.record.mounts.push(mount.clone());
+                }
+                record.mounts.push(mount);
+            }
+            let paths = ContainerPaths::new(&engine.config.data_root, &engine.config.exec_root, &record.id);
+            make_private_directory(&paths.data)?;
+            // the manager gives a task to this node again; a container of the user's must not be lost
+            record.save(&paths.data, if record.task.is_some() { Flush::Later } else { Flush::Wait })?;
+            kept.record.mounts.clear();
+            Ok(record)
+        })
+    };
+    // both to their end, so that what one of them made is known when the other fails
+    let (rootfs, record) = tokio::join!(rootfs, record);
+    let record = record?;
+    draft.mounts.clone_from(&record.mounts);
+    undo.record = Some(draft);
+    rootfs?;
+    Ok(record)
+}
+
+fn make_private_directory(path: &std::path::Path) -> Result<(), EngineError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o710).create(path);
+    made.map_err(|error| EngineError::io("create", path, &error))
+}
+
+fn make_volume(
+    engine: &Inner,
+    mount: &mut MountRecord,
+    request: &docker_types::volume::VolumeCreateRequest,
+) -> Result<(), EngineError> {
+    let created = engine.volumes.create(request)?;
+    if !created.existed {
+        let attributes = [("driver".to_owned(), LOCAL_DRIVER.to_owned())].into();
+        engine.events.log("volume", "create", &created.volume.name, attributes);
+    }
+    mount.source = created.volume.mountpoint.into();
+    mount.name = created.volume.name;
+    LOCAL_DRIVER.clone_into(&mut mount.driver);
+    Ok(())
+}
+
+/// Mounts of other containers (`--volumes-from`).
+fn inherited_mounts(engine: &Inner, host: &HostConfig) -> Result<Vec<MountRecord>, EngineError> {
+    let mut mounts = Vec::new();
+    for entry in host.volumes_from.iter().flatten() {
+        let (name, mode) = entry.split_once(':').unwrap_or((entry, ""));
+        if !mode.split(',').all(|word| matches!(word, "" | "ro" | "rw" | "z" | "Z")) {
+            return Err(EngineError::invalid(format!("invalid mode: {mode}")));
+        }
+        let other = engine.index.find(name)?.record();
+        for mount in other.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs) {
+            let read_only = mount.read_only || mode.split(',').any(|word| word == "ro");
+            mounts.push(MountRecord { read_only, copy_up: false, ..mount.clone() });
+        }
+    }
+    Ok(mounts)
+}
+
+/// Gives volumes back that a creation which failed in the middle had taken.
+struct Kept {
+    engine: Arc<Inner>,
+    record: Record,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        for mount in &self.record.mounts {
+            self.engine.volumes.remove_user(&mount.name, &self.record.id);
+            if mount.anonymous {
+                // it was made a moment ago, and nobody else knows its name
+                let _ = self.engine.volumes.remove(&mount.name);
+            }
+        }
+    }
+}
+
+/// Removes what a creation that failed or was given up has made.
+struct Undo {
+    engine: Arc<Inner>,
+    record: Option<Record>,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let Some(record) = self.record.take() else { return };
+        let engine = self.engine.clone();
+        engine.index.release(&record.name, &record.id);
+        let kept = Kept { engine: engine.clone(), record: record.clone() };
+        tokio::spawn(async move {
+            let _kept = kept;
+            let paths = ContainerPaths::new(&engine.config.data_root, &engine.config.exec_root, &record.id);
+            if let Err(error) = engine.images.remove_rootfs(&record.id).await {
+                tracing::warn!(container = %record.id, %error, "cannot remove a root filesystem");
+            }
+            // what is left is found at the next start
+            let _ = std::fs::remove_dir_all(&paths.data);
+        });
+    }
+}

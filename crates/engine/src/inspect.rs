@@ -1,0 +1,176 @@
+//! What `inspect` shows of a container, in dockerd's form.
+
+use std::collections::BTreeMap;
+
+use docker_types::container::{
+    EndpointSettings, Health, Inspect, MountPoint, NetworkSettings, PortBinding, PortMap, State,
+};
+use docker_types::image::GraphDriver;
+
+use crate::EngineError;
+use crate::clock::time_of;
+use crate::container::Container;
+use crate::engine::Inner;
+use crate::network::ContainerNetwork;
+use crate::options::SizeMode;
+use crate::record::{LifeRecord, MountKind, MountRecord, Phase, Record};
+
+/// The storage driver, as dockerd names it.
+const DRIVER: &str = "overlay2";
+
+pub(crate) async fn inspect(engine: &Inner, container: &Container, size: SizeMode) -> Result<Inspect, EngineError> {
+    let record = container.record();
+    let paths = &container.paths;
+    let network = engine.network.get(&record.id);
+    let rootfs = engine.images.rootfs(&record.id).ok();
+    let size_rw = match size {
+        SizeMode::With => engine.images.rootfs_size(&record.id).await.ok().map(|bytes| bytes as i64),
+        SizeMode::Without => None,
+    };
+    let image_size = || engine.images.resolve(&record.image_id).map(|image| image.size as i64).unwrap_or_default();
+    let text = |path: std::path::PathBuf| path.display().to_string();
+    let ever = |path| if record.life.ever_started { text(path) } else { String::new() };
+    let log_path = if record.host_config.log_config.kind == "none" { String::new() } else { ever(paths.log()) };
+    Ok(Inspect {
+        id: record.id.clone(),
+        created: time_of(record.created_ns),
+        path: record.path.clone(),
+        args: record.args.clone(),
+        state: state(&record),
+        image: record.image_id.clone(),
+        resolv_conf_path: ever(paths.etc("resolv.conf")),
+        hostname_path: ever(paths.etc("hostname")),
+        hosts_path: ever(paths.etc("hosts")),
+        log_path,
+        name: format!("/{}", record.name),
+        restart_count: record.life.restart_count,
+        driver: DRIVER.to_owned(),
+        platform: "linux".to_owned(),
+        exec_ids: Some(engine.execs.of_container(&record.id)).filter(|ids| !ids.is_empty()),
+        host_config: record.host_config.clone(),
+        graph_driver: GraphDriver { data: rootfs.as_ref().map(graph_data), name: DRIVER.to_owned() },
+        size_rw,
+        size_root_fs: size_rw.map(|own| own + image_size()),
+        mounts: record.mounts.iter().filter_map(mount_point).collect(),
+        config: record.config.clone(),
+        network_settings: network_settings(&record, network.as_ref()),
+        ..Inspect::default()
+    })
+}
+
+fn graph_data(rootfs: &image::Rootfs) -> BTreeMap<String, String> {
+    let lower: Vec<String> = rootfs.lower.iter().map(|path| path.display().to_string()).collect();
+    let data = [
+        ("ID", rootfs.container_id.clone()),
+        ("LowerDir", lower.join(":")),
+        ("MergedDir", rootfs.merged.display().to_string()),
+        ("UpperDir", rootfs.upper.display().to_string()),
+        ("WorkDir", rootfs.work.display().to_string()),
+    ];
+    data.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn state(record: &Record) -> State {
+    let life = &record.life;
+    State {
+        status: status_word(life).to_owned(),
+        running: life.phase.is_running(),
+        paused: life.phase == Phase::Paused,
+        restarting: life.phase == Phase::Restarting,
+        oom_killed: life.oom_killed,
+        dead: life.phase == Phase::Dead,
+        pid: i64::from(life.pid),
+        exit_code: life.exit_code,
+        error: life.error.clone(),
+        started_at: time_of(life.started_ns),
+        finished_at: time_of(life.finished_ns),
+        health: life.health.as_ref().map(|health| Health {
+            status: health.status.clone(),
+            failing_streak: health.failing_streak,
+            log: Some(health.log.clone()),
+        }),
+    }
+}
+
+pub(crate) fn status_word(life: &LifeRecord) -> &'static str {
+    life.phase.as_str()
+}
+
+/// How a mount is shown; `--tmpfs` is shown in the host's part only.
+pub(crate) fn mount_point(mount: &MountRecord) -> Option<MountPoint> {
+    if mount.kind == MountKind::Tmpfs && !mount.from_mounts {
+        return None;
+    }
+    Some(MountPoint {
+        kind: mount.kind.as_str().to_owned(),
+        name: mount.name.clone(),
+        source: mount.source.display().to_string(),
+        destination: mount.destination.clone(),
+        driver: mount.driver.clone(),
+        mode: mount.mode.clone(),
+        rw: !mount.read_only,
+        propagation: mount.propagation.clone(),
+    })
+}
+
+fn mac_and_address(settings: &mut EndpointSettings, endpoint: &crate::NetworkEndpoint) {
+    settings.mac_address.clone_from(&endpoint.mac);
+    settings.network_id.clone_from(&endpoint.network_id);
+    settings.endpoint_id.clone_from(&endpoint.endpoint_id);
+    if let Some((address, prefix)) = endpoint.address {
+        settings.ip_address = address.to_string();
+        settings.ip_prefix_len = i64::from(prefix);
+    }
+    settings.gateway = endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+}
+
+/// The networks of a container: what was asked for, and what there is of it.
+pub(crate) fn endpoints(record: &Record, network: Option<&ContainerNetwork>) -> BTreeMap<String, EndpointSettings> {
+    let mut endpoints = BTreeMap::new();
+    let mode = record.host_config.network_mode.as_str();
+    if record.task.is_none() && !mode.starts_with("container:") {
+        let asked = record.networking.endpoints_config.as_ref().and_then(|endpoints| endpoints.get(mode)).cloned();
+        endpoints.insert(mode.to_owned(), asked.flatten().unwrap_or_default());
+    }
+    for endpoint in network.iter().flat_map(|network| &network.endpoints) {
+        mac_and_address(endpoints.entry(endpoint.network_name.clone()).or_default(), endpoint);
+    }
+    endpoints
+}
+
+/// Ports: exposed ones with what opens them.
+fn ports(record: &Record, network: Option<&ContainerNetwork>) -> PortMap {
+    let mut ports = PortMap::new();
+    let Some(network) = network else { return ports };
+    for port in record.config.exposed_ports.keys() {
+        let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
+        ports.insert(port, None);
+    }
+    for published in &network.ports {
+        let port = format!("{}/{}", published.container_port, published.protocol.as_str());
+        ports.entry(port).or_default().get_or_insert_default().push(PortBinding {
+            host_ip: published.host_address.to_string(),
+            host_port: published.host_port.to_string(),
+        });
+    }
+    ports
+}
+
+fn network_settings(record: &Record, network: Option<&ContainerNetwork>) -> NetworkSettings {
+    let endpoints = endpoints(record, network);
+    let mut settings = NetworkSettings { ports: Some(ports(record, network)), ..NetworkSettings::default() };
+    if let Some(network) = network {
+        settings.sandbox_id.clone_from(&network.sandbox_id);
+        settings.sandbox_key = network.netns.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    }
+    // the fields of before there were networks tell about the default bridge
+    if let Some(bridge) = endpoints.get("bridge") {
+        settings.endpoint_id.clone_from(&bridge.endpoint_id);
+        settings.gateway.clone_from(&bridge.gateway);
+        settings.ip_address.clone_from(&bridge.ip_address);
+        settings.ip_prefix_len = bridge.ip_prefix_len;
+        settings.mac_address.clone_from(&bridge.mac_address);
+    }
+    settings.networks = Some(endpoints);
+    settings
+}

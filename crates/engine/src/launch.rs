@@ -1,0 +1,347 @@
+//! What a container needs before its shim starts: mounts, files of `/etc`, the OCI bundle, `launch.json`; and its undoing.
+//!
+//! Caller: the container's owner. Everything here may be done again over what a crash left.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use shim::launch::{Launch, LogDriver, LogSpec, RuntimeCommand, SignalPath};
+use shim::protocol::WindowSize;
+
+use crate::config::BUILT_IN_RUNTIME;
+use crate::copy_up::copy_up;
+use crate::engine::Inner;
+use crate::log_options;
+use crate::network::{ContainerNetwork, NetworkError, NetworkMode, NetworkRequest, PortRequest, Protocol};
+use crate::options::SecretFile;
+use crate::record::{ContainerPaths, Flush, MountKind, MountRecord, Record, replace_file};
+use crate::task_files;
+use crate::{EngineError, ErrorKind};
+
+/// Names of the files that are bound over those of the image.
+pub(crate) const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
+
+/// What the OCI document is made of.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// Document for `bundle/config.json`.
+    pub(crate) config: Vec<u8>,
+}
+
+/// dockerd's answer to a failure of the network.
+pub(crate) fn network_failed(error: NetworkError) -> EngineError {
+    match error {
+        NetworkError::Refused(text) => EngineError::internal(format!("failed to set up container networking: {text}")),
+        NetworkError::Failed(text) => EngineError::internal(format!("failed to set up container networking: {text}")),
+    }
+}
+
+/// How the container is joined.
+pub(crate) fn network_mode(record: &Record) -> NetworkMode {
+    match record.host_config.network_mode.as_str() {
+        _ if record.config.network_disabled => NetworkMode::None,
+        "host" => NetworkMode::Host,
+        "none" => NetworkMode::None,
+        mode => match mode.strip_prefix("container:") {
+            Some(id) => NetworkMode::Container(id.to_owned()),
+            None if record.task.is_some() => NetworkMode::Swarm,
+            None => NetworkMode::Bridge,
+        },
+    }
+}
+
+/// Refuses to join the namespace of a container that does not run.
+pub(crate) fn check_joined(engine: &Inner, record: &Record) -> Result<(), EngineError> {
+    let host = &record.host_config;
+    for (mode, what) in [(&host.network_mode, "network"), (&host.ipc_mode, "IPC"), (&host.pid_mode, "PID")] {
+        let Some(name) = mode.strip_prefix("container:") else { continue };
+        let joined = engine.index.find(name)?.record();
+        if !joined.life.phase.has_process() {
+            let text = match what {
+                "network" => format!("cannot join network namespace of a non running container: {name}"),
+                what => format!("cannot join {what} namespace of container {name}: container {name} is not running"),
+            };
+            return Err(EngineError::new(ErrorKind::Conflict, text));
+        }
+    }
+    Ok(())
+}
+
+/// Port and protocol of `80/tcp`.
+pub(crate) fn parse_port(text: &str) -> Result<(u16, Protocol), EngineError> {
+    let invalid = || EngineError::invalid(format!("invalid port specification: \"{text}\""));
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = Protocol::parse(protocol).ok_or_else(invalid)?;
+    Ok((port.parse().map_err(|_| invalid())?, protocol))
+}
+
+/// The ports that a container opens on its host.
+pub(crate) fn port_requests(record: &Record) -> Result<Vec<PortRequest>, EngineError> {
+    let mut requests = Vec::new();
+    for (port, bindings) in record.host_config.port_bindings.iter().flatten() {
+        let (container_port, protocol) = parse_port(port)?;
+        for binding in bindings.iter().flatten() {
+            let invalid = || EngineError::invalid(format!("invalid port specification: \"{}\"", binding.host_port));
+            let (first, last) = binding.host_port.split_once('-').unwrap_or((&binding.host_port, &binding.host_port));
+            let number = |text: &str| if text.is_empty() { Ok(0) } else { text.parse().map_err(|_| invalid()) };
+            let host_address: Option<Ipv4Addr> = match binding.host_ip.as_str() {
+                "" => None,
+                // nothing listens on IPv6 yet; the wildcard of both families is that of IPv4
+                "::" => continue,
+                text => Some(text.parse().map_err(|_| EngineError::invalid(format!("invalid IP address: {text}")))?),
+            };
+            let host_address = host_address.filter(|address| !address.is_unspecified());
+            requests.push(PortRequest {
+                protocol,
+                container_port,
+                host_address,
+                host_port: number(first)?,
+                host_port_end: number(last)?,
+            });
+        }
+    }
+    if record.host_config.publish_all_ports {
+        for port in record.config.exposed_ports.keys() {
+            let (container_port, protocol) = parse_port(port)?;
+            let known =
+                |request: &PortRequest| (request.container_port, request.protocol) == (container_port, protocol);
+            if !requests.iter().any(known) {
+                requests.push(PortRequest {
+                    protocol,
+                    container_port,
+                    host_address: None,
+                    host_port: 0,
+                    host_port_end: 0,
+                });
+            }
+        }
+    }
+    Ok(requests)
+}
+
+/// What the network is asked for.
+pub(crate) fn network_request(engine: &Inner, record: &Record) -> NetworkRequest {
+    let host = &record.host_config;
+    let mut mode = network_mode(record);
+    if let NetworkMode::Container(name) = &mode
+        && let Ok(joined) = engine.index.find(name)
+    {
+        mode = NetworkMode::Container(joined.id.clone());
+    }
+    let hosts = host.extra_hosts.iter().flatten().filter_map(|entry| entry.split_once([':', '=']));
+    let endpoints = record.networking.endpoints_config.iter().flatten().filter_map(|(_, settings)| settings.as_ref());
+    let aliases = endpoints.clone().flat_map(|settings| settings.aliases.iter().flatten().cloned()).collect();
+    let mac = endpoints.map(|settings| settings.mac_address.clone()).chain([record.config.mac_address.clone()]);
+    NetworkRequest {
+        container_id: record.id.clone(),
+        name: record.name.clone(),
+        hostname: record.config.hostname.clone(),
+        domainname: record.config.domainname.clone(),
+        mode,
+        ingress: record.task.as_ref().and_then(|task| task.ingress.clone()),
+        // they were read at creation
+        ports: port_requests(record).unwrap_or_default(),
+        aliases,
+        dns_servers: host.dns.clone().unwrap_or_default(),
+        dns_search: host.dns_search.clone().unwrap_or_default(),
+        dns_options: host.dns_options.clone().unwrap_or_default(),
+        extra_hosts: hosts.map(|(name, address)| (name.to_owned(), address.to_owned())).collect(),
+        mac_address: mac.into_iter().find(|mac| !mac.is_empty()),
+        sysctls: host
+            .sysctls
+            .iter()
+            .filter(|(name, _)| name.starts_with("net."))
+            .map(|(n, v)| (n.clone(), v.clone()))
+            .collect(),
+    }
+}
+
+/// Mounts volumes, writes the files and makes the OCI document. Blocking.
+pub(crate) fn prepare(
+    engine: &Inner,
+    record: &mut Record,
+    paths: &ContainerPaths,
+    rootfs: image::Rootfs,
+    network: ContainerNetwork,
+    files: &[SecretFile],
+) -> Result<Prepared, EngineError> {
+    make_directory(&paths.exec, 0o700)?;
+    make_directory(&paths.bundle(), 0o700)?;
+    mount_all(engine, record, &rootfs.merged)?;
+    write_etc(engine, record, paths)?;
+    let task_files = task_files::write(&paths.files(), files)?;
+    let config = crate::bundle::document(engine, record, paths, &rootfs, &network, &task_files)?;
+    Ok(Prepared { config })
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<(), EngineError> {
+    fs::create_dir_all(path).map_err(|error| EngineError::io("create", path, &error))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| EngineError::io("chmod", path, &error))
+}
+
+fn mount_all(engine: &Inner, record: &mut Record, rootfs: &Path) -> Result<(), EngineError> {
+    let id = record.id.clone();
+    for mount in &mut record.mounts {
+        match mount.kind {
+            MountKind::Tmpfs => {}
+            MountKind::Bind => bind_source(mount)?,
+            MountKind::Volume => {
+                let data = engine.volumes.mount(&mount.name, &id)?;
+                if std::mem::take(&mut mount.copy_up) {
+                    copy_up(rootfs, &mount.destination, &data)?;
+                }
+                mount.source = if mount.subpath.is_empty() { data } else { subpath(&data, &mount.subpath)? };
+                let attributes = [
+                    ("container".to_owned(), id.clone()),
+                    ("destination".to_owned(), mount.destination.clone()),
+                    ("driver".to_owned(), mount.driver.clone()),
+                    ("propagation".to_owned(), mount.propagation.clone()),
+                    ("read/write".to_owned(), (!mount.read_only).to_string()),
+                ];
+                engine.events.log("volume", "mount", &mount.name, attributes.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn bind_source(mount: &MountRecord) -> Result<(), EngineError> {
+    match fs::metadata(&mount.source) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && mount.make_source => {
+            fs::create_dir_all(&mount.source).map_err(|error| {
+                EngineError::internal(format!(
+                    "error while creating mount source path '{}': {error}",
+                    mount.source.display()
+                ))
+            })
+        }
+        Err(_) => Err(EngineError::invalid(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {}",
+            mount.source.display()
+        ))),
+    }
+}
+
+/// A directory inside a volume, without a way out of it.
+fn subpath(data: &Path, inside: &str) -> Result<PathBuf, EngineError> {
+    let wanted = data.join(inside.trim_start_matches('/'));
+    let found = wanted.canonicalize().map_err(|_| {
+        EngineError::invalid(format!("cannot access path {}: no such file or directory", wanted.display()))
+    })?;
+    let root = data.canonicalize().map_err(|error| EngineError::io("resolve", data, &error))?;
+    if found.starts_with(&root) {
+        return Ok(found);
+    }
+    Err(EngineError::invalid(format!("path {} is not within the volume", wanted.display())))
+}
+
+fn write_etc(engine: &Inner, record: &Record, paths: &ContainerPaths) -> Result<(), EngineError> {
+    let files = engine.network.etc_files(&record.id).map_err(network_failed)?;
+    for (name, text) in ETC_FILES.iter().zip([&files.resolv_conf, &files.hostname, &files.hosts]) {
+        let path = paths.etc(name);
+        let written =
+            fs::write(&path, text).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)));
+        written.map_err(|error| EngineError::io("write", &path, &error))?;
+    }
+    Ok(())
+}
+
+/// Undoes what [`prepare`] did. Blocking; what is not there is passed over.
+pub(crate) fn undo_mounts(engine: &Inner, record: &Record, paths: &ContainerPaths) {
+    for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
+        engine.volumes.unmount(&mount.name, &record.id);
+        if record.life.ever_started {
+            let attributes = [("container".to_owned(), record.id.clone()), ("driver".to_owned(), mount.driver.clone())];
+            engine.events.log("volume", "unmount", &mount.name, attributes.into());
+        }
+    }
+    task_files::remove(&paths.files());
+    wait_for_shims_end(&paths.bundle());
+    if let Err(error) = fs::remove_dir_all(&paths.exec)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(container = %record.id, %error, "cannot remove {}", paths.exec.display());
+    }
+}
+
+/// A shim answers `delete` just before it removes its own files by name; until then the next start must not write new ones.
+fn wait_for_shims_end(bundle: &Path) {
+    const STEPS: u32 = 2500;
+    const STEP: std::time::Duration = std::time::Duration::from_micros(200);
+    let config = bundle.join("config.json");
+    for _ in 0..STEPS {
+        if !config.exists() {
+            return;
+        }
+        std::thread::sleep(STEP);
+    }
+}
+
+/// The runtime's command line.
+fn runtime_command(engine: &Inner, record: &Record) -> RuntimeCommand {
+    let config = &engine.config;
+    let wanted =
+        if record.host_config.runtime.is_empty() { &config.default_runtime } else { &record.host_config.runtime };
+    let root = Some(config.exec_root.join("runtime"));
+    match config.runtimes.get(wanted) {
+        Some(runtime) if wanted != BUILT_IN_RUNTIME => {
+            let direct = ["runc", "crun"].iter().any(|name| runtime.path.ends_with(name));
+            let signals = if direct { SignalPath::Direct } else { SignalPath::Runtime };
+            let (program, args) = (runtime.path.clone(), runtime.args.clone());
+            RuntimeCommand { program, fd: None, args, root, systemd_cgroup: false, signals }
+        }
+        _ => RuntimeCommand {
+            program: config.skep_binary.clone(),
+            fd: None,
+            args: vec!["runtime".to_owned()],
+            root,
+            systemd_cgroup: false,
+            signals: SignalPath::Direct,
+        },
+    }
+}
+
+fn log_spec(record: &Record, paths: &ContainerPaths) -> LogSpec {
+    let log = &record.host_config.log_config;
+    if log.kind == "none" {
+        return LogSpec { driver: LogDriver::None, ..LogSpec::default() };
+    }
+    let option = |name: &str| log.config.as_ref().and_then(|options| options.get(name)).map(String::as_str);
+    LogSpec {
+        driver: LogDriver::JsonFile,
+        path: paths.log(),
+        max_size: option("max-size").and_then(log_options::parse_size).unwrap_or(0),
+        max_file: option("max-file").and_then(|text| text.parse().ok()).unwrap_or(1),
+        compress: option("compress").is_some_and(|text| text == "true"),
+        attrs: log_options::attributes(log, &record.config, &record.id, &record.name),
+    }
+}
+
+/// What the shim is told.
+pub(crate) fn document(engine: &Inner, record: &Record, paths: &ContainerPaths) -> Launch {
+    let [rows, columns] = record.host_config.console_size.map(|size| u16::try_from(size).unwrap_or(u16::MAX));
+    Launch {
+        version: shim::protocol::VERSION,
+        container: record.id.clone(),
+        bundle: paths.bundle(),
+        runtime: runtime_command(engine, record),
+        terminal: record.config.tty,
+        size: (rows > 0 && columns > 0).then_some(WindowSize { rows, columns }),
+        open_stdin: record.config.open_stdin,
+        stdin_once: record.config.stdin_once,
+        log: log_spec(record, paths),
+        exit_record: paths.exit(),
+        memory_cgroup: None,
+        oom_score_adj: None,
+        attach_stall_ms: 0,
+    }
+}
+
+/// Writes the OCI document. Not flushed: the exec root does not outlive the machine.
+pub(crate) fn write(paths: &ContainerPaths, prepared: &Prepared) -> Result<(), EngineError> {
+    let path = paths.bundle().join("config.json");
+    replace_file(&path, &prepared.config, Flush::Later).map_err(|error| EngineError::io("write", &path, &error))
+}
