@@ -64,22 +64,33 @@ impl CertificateFiles {
     }
 
     /// Stores an identity: root, key, then the certificate, so that a certificate is never without its key.
-    pub fn store(&self, root_pem: &[u8], cert_pem: &[u8], key: &KeyFile) -> Result<(), DiskError> {
+    pub fn store(
+        &self,
+        root_pem: &[u8],
+        cert_pem: &[u8],
+        key: &KeyFile,
+        kek: Option<&[u8; 32]>,
+    ) -> Result<(), DiskError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.folder);
         made.map_err(|source| DiskError::Io { path: self.folder.clone(), source })?;
         self.replace("swarm-root-ca.crt", root_pem, 0o644)?;
-        self.replace("swarm-node.key", &key.encode(), 0o600)?;
+        self.replace("swarm-node.key", &key.encode(kek)?, 0o600)?;
         self.replace("swarm-node.crt", cert_pem, 0o644)
     }
 
-    /// Loads the identity; `None` if there is no certificate.
-    pub fn load(&self) -> Result<Option<NodeIdentity>, DiskError> {
+    /// Writes the key file anew: locked, opened or with another key.
+    pub fn store_key(&self, key: &KeyFile, kek: Option<&[u8; 32]>) -> Result<(), DiskError> {
+        self.replace("swarm-node.key", &key.encode(kek)?, 0o600)
+    }
+
+    /// Loads the identity; `None` if there is no certificate. A locked key file needs its key.
+    pub fn load(&self, kek: Option<&[u8; 32]>) -> Result<Option<NodeIdentity>, DiskError> {
         if !self.folder.join("swarm-node.crt").exists() {
             return Ok(None);
         }
         let root_pem = self.read("swarm-root-ca.crt")?;
         let cert_pem = self.read("swarm-node.crt")?;
-        let key = KeyFile::decode(&self.read("swarm-node.key")?)?;
+        let key = KeyFile::decode(&self.read("swarm-node.key")?, kek)?;
         let bad = |text: &str| DiskError::Certificate(text.to_owned());
         let pem = Pem::iter_from_buffer(&cert_pem).next().and_then(Result::ok).ok_or_else(|| bad("no PEM block"))?;
         let leaf = pem.parse_x509().map_err(|error| DiskError::Certificate(error.to_string()))?;
@@ -129,12 +140,12 @@ mod tests {
     fn an_identity_comes_back_from_disk() {
         let folder = tempfile::tempdir().unwrap();
         let files = CertificateFiles::new(folder.path());
-        assert!(files.load().unwrap().is_none());
+        assert!(files.load(None).unwrap().is_none());
         let root = RootAuthority::generate().unwrap();
         let issued = root.issue(&"n1".into(), NodeRole::Manager, &"c1".into(), None).unwrap();
         let key = KeyFile { key_pem: issued.key_pem, dek: Some([1; 32]), kek_version: 0 };
-        files.store(&root.cert_pem, &issued.cert_pem, &key).unwrap();
-        let found = files.load().unwrap().unwrap();
+        files.store(&root.cert_pem, &issued.cert_pem, &key, None).unwrap();
+        let found = files.load(None).unwrap().unwrap();
         assert_eq!(found.node_id.as_str(), "n1");
         assert_eq!(found.cluster_id.as_str(), "c1");
         assert_eq!(found.role, NodeRole::Manager);

@@ -1,5 +1,5 @@
-//! The node's key file: PKCS#8 in PEM, with headers that carry the key of the raft log. Locked managers are not built
-//! yet: a key file that is encrypted is recognised and refused.
+//! The node's key file: PKCS#8 in PEM, with headers that carry the key of the raft log; locked with the swarm's unlock
+//! key if managers are to be locked.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use prost::Message;
 use swarm_proto::swarmkit as p;
+
+use crate::lock;
 
 /// Opens an unlock key's text.
 const UNLOCK_PREFIX: &str = "SWMKEY-1-";
@@ -29,18 +31,25 @@ pub struct KeyFile {
 /// Why a key file cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
-    /// The file is encrypted.
+    /// The file is encrypted and no key was given.
     #[error("the node's key is locked")]
     Locked,
+    /// The file is encrypted with another key.
+    #[error("the unlock key is another one")]
+    WrongKey,
     /// The file is damaged.
     #[error("the node's key file is damaged: {0}")]
     Damaged(&'static str),
 }
 
 impl KeyFile {
-    /// The file's text.
-    pub fn encode(&self) -> Vec<u8> {
-        let text = String::from_utf8_lossy(&self.key_pem);
+    /// The file's text, locked if there is a key for it.
+    pub fn encode(&self, kek: Option<&[u8; 32]>) -> Result<Vec<u8>, KeyFileError> {
+        let pem = match kek {
+            Some(kek) => lock::lock_key(&self.key_pem, kek)?,
+            None => self.key_pem.clone(),
+        };
+        let text = String::from_utf8_lossy(&pem);
         let mut out = String::new();
         for line in text.lines() {
             out.push_str(line);
@@ -48,21 +57,25 @@ impl KeyFile {
             if line.starts_with("-----BEGIN ") {
                 out.push_str(&format!("{KEK_VERSION_HEADER}: {}\n", self.kek_version));
                 if let Some(dek) = &self.dek {
-                    let record = p::MaybeEncryptedRecord { algorithm: 0, data: dek.to_vec(), nonce: Vec::new() };
+                    let record = match kek {
+                        Some(kek) => lock::seal(dek, kek)?,
+                        None => p::MaybeEncryptedRecord { algorithm: 0, data: dek.to_vec(), nonce: Vec::new() },
+                    };
                     out.push_str(&format!("{DEK_HEADER}: {}\n", STANDARD.encode(record.encode_to_vec())));
                 }
                 out.push('\n');
             }
         }
-        out.into_bytes()
+        Ok(out.into_bytes())
     }
 
-    /// Reads the file's text.
-    pub fn decode(text: &[u8]) -> Result<Self, KeyFileError> {
+    /// Reads the file's text; a locked one needs its key.
+    pub fn decode(text: &[u8], kek: Option<&[u8; 32]>) -> Result<Self, KeyFileError> {
         let text = std::str::from_utf8(text).map_err(|_| KeyFileError::Damaged("not text"))?;
         let mut lines = text.lines();
         let begin = lines.next().ok_or(KeyFileError::Damaged("empty"))?;
-        if begin == "-----BEGIN ENCRYPTED PRIVATE KEY-----" {
+        let locked = begin == format!("-----BEGIN {}-----", lock::LOCKED_LABEL);
+        if locked && kek.is_none() {
             return Err(KeyFileError::Locked);
         }
         if !begin.starts_with("-----BEGIN ") {
@@ -81,19 +94,25 @@ impl KeyFile {
             }
         }
         let kek_version = headers.get(KEK_VERSION_HEADER).and_then(|text| text.parse().ok()).unwrap_or(0);
-        let dek = headers.get(DEK_HEADER).map(|text| decode_dek(text)).transpose()?;
-        Ok(Self { key_pem: key.into_bytes(), dek, kek_version })
+        let dek = headers.get(DEK_HEADER).map(|text| decode_dek(text, kek)).transpose()?;
+        let key_pem = match kek {
+            Some(kek) if locked => lock::unlock_key(key.as_bytes(), kek)?,
+            _ => key.into_bytes(),
+        };
+        Ok(Self { key_pem, dek, kek_version })
     }
 }
 
-fn decode_dek(text: &str) -> Result<[u8; 32], KeyFileError> {
+fn decode_dek(text: &str, kek: Option<&[u8; 32]>) -> Result<[u8; 32], KeyFileError> {
     let bytes = STANDARD.decode(text).map_err(|_| KeyFileError::Damaged("the raft key is not base64"))?;
     let record = p::MaybeEncryptedRecord::decode(bytes.as_slice());
     let record = record.map_err(|_| KeyFileError::Damaged("the raft key is no record"))?;
-    if record.algorithm != 0 {
-        return Err(KeyFileError::Locked);
-    }
-    record.data.try_into().map_err(|_| KeyFileError::Damaged("the raft key has not 32 bytes"))
+    let data = match (record.algorithm, kek) {
+        (0, _) => record.data,
+        (_, Some(kek)) => lock::open(&record, kek)?,
+        (_, None) => return Err(KeyFileError::Locked),
+    };
+    data.try_into().map_err(|_| KeyFileError::Damaged("the raft key has not 32 bytes"))
 }
 
 /// The text that users keep: `SWMKEY-1-…`.
@@ -113,12 +132,18 @@ mod tests {
 
     #[test]
     fn a_key_file_comes_back() {
-        let key = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n".to_vec();
-        let file = KeyFile { key_pem: key, dek: Some([7; 32]), kek_version: 3 };
-        assert_eq!(KeyFile::decode(&file.encode()), Ok(file));
-        let locked = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n";
-        assert_eq!(KeyFile::decode(locked), Err(KeyFileError::Locked));
-        assert!(KeyFile::decode(b"x").is_err());
+        let root = crate::RootAuthority::generate().unwrap();
+        let issued = root.issue(&"n1".into(), model::NodeRole::Manager, &"c1".into(), None).unwrap();
+        let file = KeyFile { key_pem: issued.key_pem, dek: Some([7; 32]), kek_version: 3 };
+        let open = file.encode(None).unwrap();
+        assert_eq!(KeyFile::decode(&open, None).unwrap(), file);
+        assert_eq!(KeyFile::decode(&open, Some(&[1; 32])).unwrap(), file, "a key for an open file does no harm");
+        let locked = file.encode(Some(&[1; 32])).unwrap();
+        assert!(locked.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY-----"));
+        assert_eq!(KeyFile::decode(&locked, Some(&[1; 32])).unwrap(), file);
+        assert_eq!(KeyFile::decode(&locked, None), Err(KeyFileError::Locked));
+        assert_eq!(KeyFile::decode(&locked, Some(&[2; 32])), Err(KeyFileError::WrongKey));
+        assert!(KeyFile::decode(b"x", None).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod authority;
 mod disk;
 mod keys;
+mod lock;
 mod random;
 mod token;
 

@@ -28,7 +28,9 @@ mod writer;
 
 pub use caller::Caller;
 pub use codec::DecodeError;
-pub use control::{Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, service_counts, with_defaults};
+pub use control::{
+    Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, service_counts, unlock_key, with_defaults,
+};
 pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};

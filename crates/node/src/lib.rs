@@ -7,6 +7,7 @@
 //!      ▲                │ leave: tasks stopped, state forgotten
 //!      └────────────────┘
 //!  Active ──cannot start──► Failed (state kept; `leave --force` forgets it)
+//!  daemon starts, key file locked ──► Locked ──unlock──► Active
 //! ```
 //!
 //! Invariants: the state file is written last and removed first, so a crash in between leaves no swarm rather than half
@@ -15,9 +16,12 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod key_file;
 mod local;
 mod node;
 mod state;
 
-pub use node::{InitRequest, LeaveError, LeaveMode, NodeConfig, NodeError, NodeInfo, NodeState, SwarmNode};
+pub use node::{
+    InitRequest, LeaveError, LeaveMode, NodeConfig, NodeError, NodeInfo, NodeState, SwarmNode, UnlockError,
+};
 pub use state::StateError;

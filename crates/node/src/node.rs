@@ -5,13 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use agent::{AgentConfig, AgentHandle, Executor, SessionInfo};
-use identity::{CertificateFiles, KeyFile, RootAuthority};
+use identity::{CertificateFiles, DiskError, KeyFile, KeyFileError, RootAuthority};
 use manager::{Founding, Manager, ManagerConfig};
 use model::{ClusterSpec, NodeAvailability, NodeId, NodeRole};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use crate::address::{self, AddressError, Wanted};
+use crate::key_file::{self, unlock_key_of};
 use crate::local;
 use crate::state::{Saved, StateError, StateFolder};
 
@@ -71,7 +72,7 @@ pub enum NodeError {
     State(#[from] StateError),
     /// Certificates on disk.
     #[error(transparent)]
-    Disk(#[from] identity::DiskError),
+    Disk(#[from] DiskError),
     /// Keys and certificates.
     #[error("certificates could not be made: {0}")]
     Identity(String),
@@ -107,12 +108,32 @@ pub enum LeaveError {
     /// It is the only manager: the swarm would be lost.
     #[error("the last manager leaves only with force")]
     LastManager,
+    /// Its manager is locked: what the swarm would lose is unknown.
+    #[error("a locked manager leaves only with force")]
+    Locked,
     /// Its manager does not run: what the swarm would lose is unknown.
     #[error("a manager that does not run leaves only with force")]
     InactiveManager,
     /// The file system.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// Why a manager was not unlocked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnlockError {
+    /// This node is in no swarm.
+    #[error("this node is in no swarm")]
+    NotInSwarm,
+    /// It is not locked.
+    #[error("the manager is not locked")]
+    NotLocked,
+    /// The key is another one.
+    #[error("the unlock key is another one")]
+    WrongKey,
+    /// It was unlocked and could not start.
+    #[error(transparent)]
+    Start(NodeError),
 }
 
 /// Where a node stands.
@@ -127,6 +148,8 @@ pub enum NodeState {
     Active,
     /// In a swarm, but could not start.
     Failed,
+    /// In a swarm, its manager waits for the unlock key.
+    Locked,
 }
 
 /// What a node tells of itself.
@@ -160,6 +183,7 @@ struct Current {
     manager: Option<Arc<Manager>>,
     session: Option<watch::Receiver<SessionInfo>>,
     error: String,
+    locked: bool,
 }
 
 /// This machine in the swarm.
@@ -186,8 +210,12 @@ impl SwarmNode {
         let mut running = node.running.lock().await;
         match node.folder.load() {
             Ok(None) => {}
-            Ok(Some(saved)) => match node.start(saved.clone(), None).await {
+            Ok(Some(saved)) => match node.start(saved.clone(), None, None).await {
                 Ok(started) => *running = Some(started),
+                Err(NodeError::Disk(DiskError::Key(KeyFileError::Locked))) => {
+                    tracing::info!("this node's manager waits for its unlock key");
+                    node.set(Current { saved, locked: true, ..Current::default() });
+                }
                 Err(error) => node.failed(saved, &error),
             },
             Err(error) => node.failed(Saved::default(), &error.into()),
@@ -220,7 +248,7 @@ impl SwarmNode {
     pub async fn init(&self, request: InitRequest) -> Result<NodeId, NodeError> {
         let mut running = self.running.lock().await;
         let current = self.current();
-        if running.is_some() || !current.error.is_empty() {
+        if running.is_some() || current.locked || !current.error.is_empty() {
             if request.force_new_cluster && running.is_some() {
                 return self.restart_alone(&mut running, current).await;
             }
@@ -262,7 +290,8 @@ impl SwarmNode {
         self.folder.create()?;
         let founding = make_identity(&self.folder, request)?;
         let node_id = founding.node_id.clone();
-        let started = self.start(saved.clone(), Some(founding)).await?;
+        let kek = founding.unlock_key;
+        let started = self.start(saved.clone(), Some(founding), kek).await?;
         let manager = self.current().manager.ok_or(NodeError::Incomplete("no manager"))?;
         let mut ready = manager.ready();
         let waited = tokio::time::timeout(FOUNDING_TIMEOUT, ready.wait_for(|ready| *ready)).await;
@@ -290,7 +319,7 @@ impl SwarmNode {
         self.set(Current::default());
         drop(current.manager);
         manager.stop().await;
-        match self.start(current.saved.clone(), None).await {
+        match self.start(current.saved.clone(), None, unlock_key_of(&manager)).await {
             Ok(started) => *running = Some(started),
             Err(error) => {
                 self.failed(current.saved, &error);
@@ -300,8 +329,36 @@ impl SwarmNode {
         current.node_id.ok_or(NodeError::Incomplete("no node identifier"))
     }
 
-    async fn start(&self, saved: Saved, founding: Option<Founding>) -> Result<Running, NodeError> {
-        let found = CertificateFiles::new(self.folder.path()).load()?;
+    /// Opens a locked manager.
+    pub async fn unlock(&self, key: &[u8; 32]) -> Result<(), UnlockError> {
+        let mut running = self.running.lock().await;
+        let current = self.current();
+        if !current.locked {
+            return Err(if running.is_some() || !current.error.is_empty() {
+                UnlockError::NotLocked
+            } else {
+                UnlockError::NotInSwarm
+            });
+        }
+        match self.start(current.saved.clone(), None, Some(*key)).await {
+            Ok(started) => *running = Some(started),
+            Err(NodeError::Disk(DiskError::Key(KeyFileError::WrongKey))) => return Err(UnlockError::WrongKey),
+            Err(error) => {
+                self.failed(current.saved, &error);
+                return Err(UnlockError::Start(error));
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(
+        &self,
+        saved: Saved,
+        founding: Option<Founding>,
+        kek: Option<[u8; 32]>,
+    ) -> Result<Running, NodeError> {
+        let files = CertificateFiles::new(self.folder.path());
+        let found = files.load(kek.as_ref())?;
         let identity = found.ok_or(NodeError::Incomplete("the node's certificate is missing"))?;
         let dek = identity.key.dek.ok_or(NodeError::Incomplete("the node's key file holds no raft key"))?;
         let manager = Manager::start(ManagerConfig {
@@ -315,7 +372,8 @@ impl SwarmNode {
             founding,
         });
         let manager = Arc::new(manager.await?);
-        let (connect, services) = local::serve(&manager, identity.node_id.clone());
+        let (connect, mut services) = local::serve(&manager, identity.node_id.clone());
+        services.spawn(key_file::keep(manager.shared().watch(), files, identity.key, kek));
         let agent = agent::start(AgentConfig {
             node_id: identity.node_id.clone(),
             connect,
@@ -327,7 +385,7 @@ impl SwarmNode {
             saved,
             manager: Some(manager),
             session: Some(agent.info()),
-            error: String::new(),
+            ..Current::default()
         });
         Ok(Running { agent, _services: services })
     }
@@ -336,12 +394,13 @@ impl SwarmNode {
     pub async fn leave(&self, mode: LeaveMode) -> Result<(), LeaveError> {
         let mut running = self.running.lock().await;
         let current = self.current();
-        if running.is_none() && current.error.is_empty() {
+        if running.is_none() && !current.locked && current.error.is_empty() {
             return Err(LeaveError::NotInSwarm);
         }
         if mode == LeaveMode::Safe {
             return Err(match &current.manager {
                 Some(_) => LeaveError::LastManager,
+                None if current.locked => LeaveError::Locked,
                 None => LeaveError::InactiveManager,
             });
         }
@@ -383,6 +442,7 @@ impl SwarmNode {
     pub fn info(&self) -> NodeInfo {
         let current = self.current();
         let state = match (&current.manager, current.error.is_empty()) {
+            _ if current.locked => NodeState::Locked,
             (_, false) => NodeState::Failed,
             (None, true) => NodeState::Inactive,
             (Some(manager), true) if *manager.ready().borrow() => NodeState::Active,
@@ -409,7 +469,8 @@ fn make_identity(folder: &StateFolder, request: InitRequest) -> Result<Founding,
     let life = request.spec.ca_config.node_cert_expiry;
     let issued = root.issue(&node_id, NodeRole::Manager, &cluster_id, life).map_err(made)?;
     let key = KeyFile { key_pem: issued.key_pem, dek: Some(identity::new_dek()), kek_version: 0 };
-    CertificateFiles::new(folder.path()).store(&root.cert_pem, &issued.cert_pem, &key)?;
+    let unlock_key = request.spec.encryption_config.auto_lock_managers.then(identity::new_kek);
+    CertificateFiles::new(folder.path()).store(&root.cert_pem, &issued.cert_pem, &key, unlock_key.as_ref())?;
     let tokens = (identity::new_join_token(&root.cert_pem), identity::new_join_token(&root.cert_pem));
     Ok(Founding {
         cluster_id,
@@ -422,6 +483,6 @@ fn make_identity(folder: &StateFolder, request: InitRequest) -> Result<Founding,
         default_address_pool: request.default_address_pool,
         subnet_size: if request.subnet_size == 0 { 24 } else { request.subnet_size },
         data_path_port: request.data_path_port,
-        unlock_key: None,
+        unlock_key,
     })
 }

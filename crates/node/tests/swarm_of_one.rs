@@ -16,7 +16,7 @@ use model::{
     ReplicatedService, Resources, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskRuntime, TaskSpec,
     TaskState,
 };
-use node::{InitRequest, LeaveError, LeaveMode, NodeConfig, NodeState, SwarmNode};
+use node::{InitRequest, LeaveError, LeaveMode, NodeConfig, NodeState, SwarmNode, UnlockError};
 use tokio::sync::watch;
 
 /// Longest wait for anything here; only a broken chain reaches it.
@@ -244,5 +244,49 @@ async fn a_task_that_fails_is_replaced() {
     assert_eq!(failed.status.err, "task: non-zero exit (1)");
     assert_eq!(failed.desired_state, TaskState::Shutdown);
     drop(manager);
+    node.leave(LeaveMode::Force).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_manager_starts_with_its_key_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let books = Arc::new(Books::default());
+    let node = open(folder.path(), &books).await;
+    let mut request = init_request();
+    request.spec.encryption_config.auto_lock_managers = true;
+    node.init(request).await.unwrap();
+    let view = node.manager().unwrap().shared().view();
+    let key = manager::unlock_key(view.the_cluster().unwrap()).expect("an unlock key");
+    node.stop().await;
+    drop(node);
+
+    let node = open(folder.path(), &books).await;
+    assert_eq!(node.info().state, NodeState::Locked);
+    assert!(matches!(node.unlock(&[0; 32]).await, Err(UnlockError::WrongKey)));
+    assert!(matches!(node.leave(LeaveMode::Safe).await, Err(LeaveError::Locked)));
+    node.unlock(&key).await.unwrap();
+    let manager = node.manager().unwrap();
+    let mut watch = manager.shared().watch();
+    let led = watch.until(|view| view.the_cluster().cloned());
+    let cluster = tokio::time::timeout(LONG, led).await.unwrap().unwrap();
+    manager.ready().wait_for(|ready| *ready).await.unwrap();
+
+    // Unlocked for good, it starts by itself.
+    let mut spec = cluster.spec.clone();
+    spec.encryption_config.auto_lock_managers = false;
+    let version = manager.shared().view().the_cluster().unwrap().meta.version;
+    manager.control().update_cluster(version, spec, manager::KeyRotation::default()).await.unwrap();
+    let file = folder.path().join("swarm/certificates/swarm-node.key");
+    let opened = async {
+        while std::fs::read_to_string(&file).unwrap().contains("ENCRYPTED") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, opened).await.expect("an open key file");
+    drop(manager);
+    node.stop().await;
+    drop(node);
+    let node = open(folder.path(), &books).await;
+    assert!(matches!(node.info().state, NodeState::Active | NodeState::Pending));
     node.leave(LeaveMode::Force).await.unwrap();
 }

@@ -4,8 +4,11 @@ use api::swarm_backend::{AddressProblem, GrpcCode, LeaveRefusal, NotManager, Swa
 use manager::ControlError;
 use model::Task;
 use node::address::AddressError;
-use node::{LeaveError, NodeError, NodeState};
+use node::{LeaveError, NodeError, NodeState, UnlockError};
+
 use store::View;
+
+use crate::errors::chain;
 
 /// A refusal of the control API.
 pub(super) fn from_control(error: ControlError) -> SwarmError {
@@ -27,6 +30,7 @@ pub(super) fn manager_state(state: NodeState) -> SwarmResult<()> {
     match state {
         NodeState::Active => Ok(()),
         NodeState::Inactive => Err(SwarmError::NotManager(NotManager::NoSwarm)),
+        NodeState::Locked => Err(SwarmError::NotManager(NotManager::Locked)),
         NodeState::Pending | NodeState::Failed => Err(SwarmError::NotManager(NotManager::NotReady)),
     }
 }
@@ -58,20 +62,20 @@ pub(super) fn from_leave(error: LeaveError) -> SwarmError {
     match error {
         LeaveError::NotInSwarm => SwarmError::NotInSwarm,
         LeaveError::LastManager => SwarmError::LeaveRefused(LeaveRefusal::LastManager),
+        LeaveError::Locked => SwarmError::LeaveRefused(LeaveRefusal::Locked),
         LeaveError::InactiveManager => SwarmError::LeaveRefused(LeaveRefusal::InactiveManager),
         LeaveError::State(error) => SwarmError::Internal(chain(&error)),
     }
 }
 
-/// An error with what caused it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
+/// Why a manager was not unlocked.
+pub(super) fn from_unlock(error: UnlockError) -> SwarmError {
+    match error {
+        UnlockError::NotInSwarm => SwarmError::NotManager(NotManager::NoSwarm),
+        UnlockError::NotLocked => SwarmError::NotLocked,
+        UnlockError::WrongKey => SwarmError::InvalidUnlockKey,
+        UnlockError::Start(error) => SwarmError::Internal(chain(&error)),
     }
-    text
 }
 
 /// Whether the service's spec would make this task just so again.

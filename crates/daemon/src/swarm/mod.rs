@@ -24,7 +24,7 @@ use store::{StoreObject, View};
 use tokio::sync::mpsc;
 
 use crate::executor::TaskExecutor;
-use convert::{from_control, from_leave, from_node, not_found, unimplemented};
+use convert::{from_control, from_leave, from_node, from_unlock, not_found, unimplemented};
 
 /// The backend: this machine's node.
 pub(crate) struct Swarm {
@@ -68,11 +68,9 @@ fn without_data(mut secret: Secret) -> Secret {
 #[async_trait]
 impl SwarmBackend for Swarm {
     async fn init(&self, request: InitRequest) -> SwarmResult<NodeId> {
-        if request.auto_lock_managers {
-            return Err(unimplemented("locked managers (--autolock)"));
-        }
         let spec = request.spec.merge_into(manager::default_cluster_spec());
-        let spec = spec.map_err(|error| SwarmError::InvalidParameter(error.to_string()))?;
+        let mut spec = spec.map_err(|error| SwarmError::InvalidParameter(error.to_string()))?;
+        spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
         let wanted = node::InitRequest {
             listen_addr: request.listen_addr,
             advertise_addr: request.advertise_addr,
@@ -104,16 +102,14 @@ impl SwarmBackend for Swarm {
         Ok(())
     }
 
-    async fn unlock(&self, _: &str) -> SwarmResult<()> {
-        match self.node.info().state {
-            NodeState::Inactive => Err(SwarmError::NotManager(api::swarm_backend::NotManager::NoSwarm)),
-            _ => Err(SwarmError::NotLocked),
-        }
+    async fn unlock(&self, key: &str) -> SwarmResult<()> {
+        let key = identity::parse_unlock_key(key).ok_or(SwarmError::MalformedUnlockKey)?;
+        self.node.unlock(&key).await.map_err(from_unlock)
     }
 
     async fn unlock_key(&self) -> SwarmResult<String> {
-        // Managers cannot be locked yet, so there is none.
-        self.manager().map(|_| String::new())
+        let key = self.view()?.the_cluster().and_then(|cluster| manager::unlock_key(cluster));
+        Ok(key.map(|key| identity::unlock_key_text(&key)).unwrap_or_default())
     }
 
     async fn info(&self) -> SwarmInfo {
@@ -126,6 +122,7 @@ impl SwarmBackend for Swarm {
                 NodeState::Pending => LocalNodeState::Pending,
                 NodeState::Active => LocalNodeState::Active,
                 NodeState::Failed => LocalNodeState::Error,
+                NodeState::Locked => LocalNodeState::Locked,
             },
             control_available: info.state == NodeState::Active,
             error: info.error,
@@ -151,9 +148,6 @@ impl SwarmBackend for Swarm {
         spec: ClusterSpec,
         rotation: KeyRotation,
     ) -> SwarmResult<()> {
-        if spec.encryption_config.auto_lock_managers || rotation.manager_unlock_key {
-            return Err(unimplemented("locked managers (--autolock)"));
-        }
         let rotation = manager::KeyRotation {
             worker_join_token: rotation.worker_join_token,
             manager_join_token: rotation.manager_join_token,

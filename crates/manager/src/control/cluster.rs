@@ -78,6 +78,15 @@ fn changes_ca(cluster: &Cluster, spec: &ClusterSpec) -> bool {
 }
 
 /// Makes the key when the lock goes on or the key is rotated, and drops it when the lock goes off.
+/// The key that locks this cluster's managers; `None` while they are not locked.
+pub fn unlock_key(cluster: &Cluster) -> Option<[u8; 32]> {
+    if !cluster.spec.encryption_config.auto_lock_managers {
+        return None;
+    }
+    let key = cluster.unlock_keys.iter().find(|key| key.subsystem == UNLOCK_SUBSYSTEM)?;
+    key.key.as_slice().try_into().ok()
+}
+
 fn set_unlock_key(cluster: &mut Cluster, locked: bool, rotate: bool) {
     let has_key = cluster.unlock_keys.iter().any(|key| key.subsystem == UNLOCK_SUBSYSTEM);
     if locked && has_key && !rotate {
