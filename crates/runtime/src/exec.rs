@@ -63,11 +63,7 @@ pub(crate) fn exec(root: &Path, exec: &Exec) -> Result<i32, RuntimeError> {
         ForkResult::Child => join::run(plan, &write),
     };
     drop((write, plan));
-    let outcome = finish(read, bridge);
-    let pid = match outcome {
-        Ok(pid) => pid,
-        Err(error) => return Err(error),
-    };
+    let pid = finish(read, bridge)?;
     if let Some(path) = &exec.pid_file {
         state::replace(path, pid.to_string().as_bytes())?;
     }

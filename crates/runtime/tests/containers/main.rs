@@ -5,4 +5,5 @@ mod support;
 mod confinement;
 mod console;
 mod execs;
+mod init;
 mod lifecycle;

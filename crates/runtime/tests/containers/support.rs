@@ -109,8 +109,8 @@ impl Sandbox {
     /// The last error in the log, as the shim reads it.
     pub(crate) fn last_error(&self) -> String {
         let log = self.log();
-        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["level"] == "error").last().unwrap()["msg"].as_str().unwrap().to_owned()
+        let mut lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.rfind(|line| line["level"] == "error").unwrap()["msg"].as_str().unwrap().to_owned()
     }
 
     pub(crate) fn state(&self) -> Value {
