@@ -267,7 +267,7 @@ pub(crate) async fn resize(State(state): State<Shared>, Path(id): Path<String>, 
 pub(crate) fn terminal_size(params: &Params) -> Result<TerminalSize, ApiError> {
     let side = |name: &str, what: &str| {
         let text = params.get(name);
-        text.parse::<u32>().map_err(|_| {
+        text.parse::<u16>().map_err(|_| {
             let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
             ApiError::bad_request(format!("invalid resize {what} {text:?}: {why}"))
         })

@@ -9,12 +9,11 @@ use docker_types::filters::Filters;
 use docker_types::image::ImageSummary;
 use docker_types::json::is_zero;
 use docker_types::volume::{UsageData, Volume};
-use engine::{ListOptions, SizeMode};
+use engine::{ImageUser, ListOptions, SizeMode};
 use image::ImageRecord;
 use serde::Serialize;
 
 use crate::answer;
-use crate::engine_backend::ImageUser;
 use crate::error::{ApiError, ApiResult};
 use crate::images::{bytes, summary};
 use crate::request::{ClientVersion, Params};
@@ -89,7 +88,7 @@ fn shown_images(images: &[ImageRecord], users: &[ImageUser], version: ClientVers
         let sizes = image.layers.iter().filter_map(|layer| layers.get(layer.as_str()));
         bytes(sizes.filter(|(images, _)| *images > 1).map(|(_, size)| size).sum())
     };
-    let users_of = |image: &ImageRecord| users.iter().filter(|user| user.image_id == image.id.as_str()).count();
+    let users_of = |image: &ImageRecord| users.iter().filter(|user| user.image_id == image.id).count();
     images
         .iter()
         .map(|image| ImageSummary {

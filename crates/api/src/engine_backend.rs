@@ -2,7 +2,6 @@
 //! without containers. `id` is what the user typed: an identifier, a beginning of one, or a name.
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use docker_types::container::{
     CreateRequest, CreateResponse, Inspect, Summary, TopResponse, UpdateRequest, UpdateResponse, WaitResponse,
 };
@@ -11,15 +10,12 @@ use docker_types::exec::{ExecCreateRequest, ExecCreateResponse, ExecInspect, Exe
 use docker_types::filters::Filters;
 use docker_types::volume::{Volume, VolumeCreateRequest, VolumeList, VolumesPruneResponse};
 use engine::{
-    AttachOptions, CreateOptions, EngineError, ListOptions, LogsOptions, RemoveOptions, SizeMode, StopOptions,
-    WaitCondition,
+    AttachOptions, Attached, Counts, CreateOptions, Engine, EngineError, ImageUser, ListOptions, LogStream,
+    LogsOptions, RemoveOptions, SizeMode, StopOptions, WaitCondition,
 };
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use tokio::sync::mpsc;
-
-/// How many pieces may wait between a container and one client.
-pub const PIECES_QUEUE_LIMIT: usize = 64;
 
 /// What every call gives back.
 pub type EngineResult<T> = Result<T, EngineError>;
@@ -88,7 +84,7 @@ pub trait EngineBackend: Send + Sync + 'static {
     async fn volumes_prune(&self, filters: Filters) -> EngineResult<VolumesPruneResponse>;
 
     /// How many containers there are.
-    fn counts(&self) -> ContainerCounts;
+    fn counts(&self) -> Counts;
     /// Which containers are made of which images.
     fn image_users(&self) -> Vec<ImageUser>;
     /// Tells of an event that is not the engine's own.
@@ -98,51 +94,13 @@ pub trait EngineBackend: Send + Sync + 'static {
     fn subscribe(&self, since_ns: Option<i64>, until_ns: Option<i64>) -> BoxStream<'static, EventMessage>;
 }
 
-/// Which of a container's standard streams a piece is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutputSource {
-    /// Standard output, or the terminal.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// A piece of output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputPiece {
-    /// Where it is from.
-    pub source: OutputSource,
-    /// What was written.
-    pub bytes: Bytes,
-}
-
-/// A container's logs. Dropping it ends the reading.
-#[derive(Debug)]
-pub struct LogStream {
-    /// Whether the container has a terminal.
-    pub tty: bool,
-    /// Lines; an `Err` is the last one.
-    pub pieces: mpsc::Receiver<EngineResult<OutputPiece>>,
-}
-
-/// The streams of a container or exec. Dropping it detaches.
-#[derive(Debug)]
-pub struct Attached {
-    /// Whether there is a terminal.
-    pub tty: bool,
-    /// Output; its end is the end of the streams.
-    pub output: mpsc::Receiver<OutputPiece>,
-    /// Input, if it is attached; dropping it is the end of the input.
-    pub input: Option<mpsc::Sender<Bytes>>,
-}
-
 /// Rows and columns of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TerminalSize {
     /// Rows.
-    pub height: u32,
+    pub height: u16,
     /// Columns.
-    pub width: u32,
+    pub width: u16,
 }
 
 /// Whether a volume must be there to be removed.
@@ -154,24 +112,135 @@ pub enum VolumeRemoveMode {
     Force,
 }
 
-/// How many containers there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ContainerCounts {
-    /// Running, paused ones left out.
-    pub running: i64,
-    /// Paused.
-    pub paused: i64,
-    /// Neither.
-    pub stopped: i64,
-}
+#[async_trait]
+impl EngineBackend for Engine {
+    async fn create(
+        &self,
+        name: Option<&str>,
+        request: CreateRequest,
+        options: CreateOptions,
+    ) -> EngineResult<CreateResponse> {
+        Self::create(self, name, request, options).await
+    }
 
-/// A container that is made of an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageUser {
-    /// Image, `sha256:…`.
-    pub image_id: String,
-    /// Container.
-    pub container_id: String,
-    /// Whether it runs.
-    pub running: bool,
+    async fn start(&self, id: &str) -> EngineResult<()> {
+        Self::start(self, id).await
+    }
+
+    async fn stop(&self, id: &str, options: StopOptions) -> EngineResult<()> {
+        Self::stop(self, id, options).await
+    }
+
+    async fn restart(&self, id: &str, options: StopOptions) -> EngineResult<()> {
+        Self::restart(self, id, options).await
+    }
+
+    async fn kill(&self, id: &str, signal: Option<&str>) -> EngineResult<()> {
+        Self::kill(self, id, signal).await
+    }
+
+    async fn pause(&self, id: &str) -> EngineResult<()> {
+        Self::pause(self, id).await
+    }
+
+    async fn unpause(&self, id: &str) -> EngineResult<()> {
+        Self::unpause(self, id).await
+    }
+
+    async fn rename(&self, id: &str, name: &str) -> EngineResult<()> {
+        Self::rename(self, id, name).await
+    }
+
+    async fn wait(&self, id: &str, condition: WaitCondition) -> EngineResult<BoxFuture<'static, WaitResponse>> {
+        Ok(Box::pin(Self::wait(self, id, condition).await?))
+    }
+
+    async fn remove(&self, id: &str, options: RemoveOptions) -> EngineResult<()> {
+        Self::remove(self, id, options).await
+    }
+
+    async fn inspect(&self, id: &str, size: SizeMode) -> EngineResult<Inspect> {
+        Self::inspect(self, id, size).await
+    }
+
+    async fn list(&self, options: ListOptions) -> EngineResult<Vec<Summary>> {
+        Self::list(self, options).await
+    }
+
+    async fn logs(&self, id: &str, options: LogsOptions) -> EngineResult<LogStream> {
+        Self::logs(self, id, options).await
+    }
+
+    async fn attach(&self, id: &str, options: AttachOptions) -> EngineResult<Attached> {
+        Self::attach(self, id, options).await
+    }
+
+    async fn resize(&self, id: &str, size: TerminalSize) -> EngineResult<()> {
+        Self::resize(self, id, size.height, size.width).await
+    }
+
+    async fn update(&self, id: &str, request: UpdateRequest) -> EngineResult<UpdateResponse> {
+        Self::update(self, id, request).await
+    }
+
+    async fn top(&self, id: &str, ps_args: &str) -> EngineResult<TopResponse> {
+        Self::top(self, id, ps_args).await
+    }
+
+    async fn exec_create(&self, id: &str, request: ExecCreateRequest) -> EngineResult<ExecCreateResponse> {
+        Ok(ExecCreateResponse { id: Self::exec_create(self, id, request).await? })
+    }
+
+    async fn exec_start(&self, exec_id: &str, request: ExecStartRequest) -> EngineResult<Option<Attached>> {
+        Self::exec_start(self, exec_id, request).await
+    }
+
+    async fn exec_inspect(&self, exec_id: &str) -> EngineResult<ExecInspect> {
+        Self::exec_inspect(self, exec_id).await
+    }
+
+    async fn exec_resize(&self, exec_id: &str, size: TerminalSize) -> EngineResult<()> {
+        Self::exec_resize(self, exec_id, size.height, size.width).await
+    }
+
+    async fn volume_create(&self, request: VolumeCreateRequest) -> EngineResult<Volume> {
+        Self::volume_create(self, request).await
+    }
+
+    async fn volumes(&self, filters: Filters) -> EngineResult<VolumeList> {
+        self.volume_list(&filters).await
+    }
+
+    async fn volume(&self, name: &str) -> EngineResult<Volume> {
+        self.volume_inspect(name).await
+    }
+
+    async fn volume_remove(&self, name: &str, mode: VolumeRemoveMode) -> EngineResult<()> {
+        Self::volume_remove(self, name, mode == VolumeRemoveMode::Force).await
+    }
+
+    async fn volumes_prune(&self, filters: Filters) -> EngineResult<VolumesPruneResponse> {
+        self.volume_prune(filters).await
+    }
+
+    fn counts(&self) -> Counts {
+        Self::counts(self)
+    }
+
+    fn image_users(&self) -> Vec<ImageUser> {
+        Self::image_users(self)
+    }
+
+    fn publish(&self, event: EventMessage) {
+        Self::publish(self, event);
+    }
+
+    fn subscribe(&self, since_ns: Option<i64>, until_ns: Option<i64>) -> BoxStream<'static, EventMessage> {
+        let events = Self::subscribe(self, since_ns, until_ns);
+        let next = |mut events: engine::EventStream| async move {
+            let event = events.next().await?;
+            Some(((*event).clone(), events))
+        };
+        futures::stream::unfold(events, next).boxed()
+    }
 }

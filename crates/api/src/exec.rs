@@ -4,19 +4,20 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Path, State};
 use bytes::Bytes;
 use docker_types::exec::{ExecCreateRequest, ExecStartRequest};
+use engine::{Attached, OutputFrame, OutputSource};
 use http::Request;
 use tokio::sync::mpsc;
 
 use crate::answer;
 use crate::containers::terminal_size;
 use crate::detach;
-use crate::engine_backend::{Attached, EngineResult, OutputPiece, OutputSource};
+use crate::engine_backend::EngineResult;
 use crate::error::{ApiError, ApiResult};
 use crate::frames::{Framing, RAW};
 use crate::hijack::Takeover;
 use crate::request::{ClientVersion, Json, Params};
 use crate::state::Shared;
-use crate::streams::{output_only, pump};
+use crate::streams::{Input, output_only, pump};
 
 /// `POST /containers/{id}/exec`.
 pub(crate) async fn create(
@@ -61,7 +62,7 @@ pub(crate) async fn start(
     let server = state.clone();
     let serve = move |stream| async move {
         let attached = attached_or_told(server.engine.exec_start(&id, options).await);
-        pump(stream, attached, framing, detach::parse("").unwrap_or_default()).await;
+        pump(stream, attached, framing, Input::Forwarded, detach::parse("").unwrap_or_default()).await;
     };
     Ok(takeover.answer(&state.sessions, framing.content_type(version), serve))
 }
@@ -75,10 +76,10 @@ fn attached_or_told(started: EngineResult<Option<Attached>>) -> Attached {
         Err(error) => {
             let bytes = Bytes::from(format!("{error}\r\n"));
             // The queue is empty and its reader stands above.
-            let _ = sender.try_send(OutputPiece { source: OutputSource::Stdout, bytes });
+            let _ = sender.try_send(OutputFrame { source: OutputSource::Stdout, bytes });
         }
     }
-    Attached { tty: false, output, input: None }
+    Attached { tty: false, output, input: mpsc::channel(1).0 }
 }
 
 pub(crate) async fn inspect(State(state): State<Shared>, Path(id): Path<String>) -> ApiResult {

@@ -268,11 +268,7 @@ pub(crate) async fn remove(State(state): State<Shared>, Path(name): Path<String>
     let options = RemoveOptions { force: params.flag("force") };
     let users = state.engine.image_users();
     let used_by = |id: &oci_types::Digest| {
-        users
-            .iter()
-            .filter(|user| user.image_id == id.as_str())
-            .map(|user| (user.container_id.clone(), user.running))
-            .collect()
+        users.iter().filter(|user| user.image_id == *id).map(|user| (user.container_id.clone(), user.running)).collect()
     };
     let changes = state.images.remove(&name, options, used_by).await?;
     Ok(answer::ok(&changes.iter().map(deleted).collect::<Vec<_>>()))
@@ -291,7 +287,7 @@ pub(crate) async fn prune(State(state): State<Shared>, params: Params) -> ApiRes
     let until = until(&filters)?;
     let users = state.engine.image_users();
     let keep = |image: &ImageRecord| {
-        users.iter().any(|user| user.image_id == image.id.as_str())
+        users.iter().any(|user| user.image_id == image.id)
             || until.is_some_and(|until| created(image) >= until)
             || !filters.matches_labels("label", &image.config.labels)
             || (filters.contains("label!") && filters.matches_labels("label!", &image.config.labels))

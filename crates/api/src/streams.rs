@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use docker_types::time;
-use engine::{AttachOptions, LogsOptions};
+use engine::{AttachOptions, Attached, LogsOptions, OutputFrame, OutputSource};
 use futures::Stream;
 use http::Request;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 
 use crate::answer;
 use crate::detach::{self, Seen, Watch};
-use crate::engine_backend::{Attached, EngineResult, OutputPiece, OutputSource};
 use crate::error::{ApiError, ApiResult};
 use crate::frames::{Channel, Framing, RAW};
 use crate::hijack::Takeover;
@@ -60,7 +59,8 @@ pub(crate) async fn attach(
         return Ok(answer::stream(RAW, output_only(attached, framing)));
     };
     let content_type = framing.content_type(version);
-    Ok(takeover.answer(&state.sessions, content_type, move |stream| pump(stream, attached, framing, keys)))
+    let input = if options.stdin { Input::Forwarded } else { Input::Ignored };
+    Ok(takeover.answer(&state.sessions, content_type, move |stream| pump(stream, attached, framing, input, keys)))
 }
 
 /// For clients that do not ask for the connection: they can only read.
@@ -71,17 +71,27 @@ pub(crate) fn output_only(attached: Attached, framing: Framing) -> impl Stream<I
     })
 }
 
+/// What becomes of what the client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// It goes to the container, its end too.
+    Forwarded,
+    /// Standard input is not attached.
+    Ignored,
+}
+
 /// Moves bytes both ways until the container's output ends, the client is gone, or it detaches.
 pub(crate) async fn pump(
     stream: impl AsyncRead + AsyncWrite + Send,
     attached: Attached,
     framing: Framing,
+    input: Input,
     keys: Vec<u8>,
 ) {
     let (reader, mut writer) = tokio::io::split(stream);
     let watch = attached.tty.then(|| Watch::new(keys));
     {
-        let mut input = std::pin::pin!(pump_input(reader, attached.input, watch));
+        let mut input = std::pin::pin!(pump_input(reader, attached.input, input, watch));
         let mut output = std::pin::pin!(pump_output(attached.output, &mut writer, framing));
         // Both are polled by reference; when one is dropped the session is over.
         let ended = tokio::select! {
@@ -107,13 +117,14 @@ enum InputEnd {
 
 async fn pump_input(
     mut reader: impl AsyncRead + Unpin,
-    mut input: Option<mpsc::Sender<Bytes>>,
+    sender: mpsc::Sender<Bytes>,
+    input: Input,
     mut watch: Option<Watch>,
 ) -> InputEnd {
     let mut buffer = vec![0; INPUT_PIECE_BYTES];
     loop {
         let count = match reader.read(&mut buffer).await {
-            Ok(0) => return InputEnd::Closed,
+            Ok(0) => break,
             Ok(count) => count,
             Err(_) => return InputEnd::Detached,
         };
@@ -125,21 +136,22 @@ async fn pump_input(
             Seen::Input(bytes) => (bytes, false),
             Seen::Detach(bytes) => (bytes, true),
         };
-        // A container that reads no more lets its input go by.
-        if let Some(sender) = &input
-            && !bytes.is_empty()
-            && sender.send(bytes.into()).await.is_err()
-        {
-            input = None;
+        if input == Input::Forwarded && !bytes.is_empty() && sender.send(bytes.into()).await.is_err() {
+            tracing::trace!("a container reads no more; its input goes by");
         }
         if detach {
             return InputEnd::Detached;
         }
     }
+    if input == Input::Ignored {
+        // Its end would be the end of the container's input: it goes with the session.
+        std::future::pending::<()>().await;
+    }
+    InputEnd::Closed
 }
 
 async fn pump_output(
-    mut output: mpsc::Receiver<OutputPiece>,
+    mut output: mpsc::Receiver<OutputFrame>,
     writer: &mut (impl AsyncWrite + Unpin),
     framing: Framing,
 ) {
@@ -178,17 +190,11 @@ pub(crate) async fn logs(
     }
     let logs = state.engine.logs(&id, options).await?;
     let framing = Framing::of_tty(logs.tty);
-    let lines = futures::stream::unfold(logs.pieces, move |mut pieces| async move {
-        Some((Ok::<_, Infallible>(log_frame(pieces.recv().await?, framing)), pieces))
+    let lines = futures::stream::unfold(logs.frames, move |mut frames| async move {
+        let frame = frames.recv().await?;
+        Some((Ok::<_, Infallible>(framing.wrap(frame.source.into(), frame.bytes)), frames))
     });
     Ok(until_the_end(&state, framing.content_type(version), lines))
-}
-
-fn log_frame(piece: EngineResult<OutputPiece>, framing: Framing) -> Bytes {
-    match piece {
-        Ok(piece) => framing.wrap(piece.source.into(), piece.bytes),
-        Err(error) => framing.wrap(Channel::System, format!("Error grabbing logs: {error}\n").into()),
-    }
 }
 
 /// A stream that is also over when the server ends, so that followers do not hold it up.
@@ -221,21 +227,21 @@ pub(crate) fn nanoseconds(at: model::Timestamp) -> i64 {
 mod tests {
     use super::*;
 
-    fn attached(tty: bool) -> (Attached, mpsc::Sender<OutputPiece>, mpsc::Receiver<Bytes>) {
+    fn attached(tty: bool) -> (Attached, mpsc::Sender<OutputFrame>, mpsc::Receiver<Bytes>) {
         let (output, receiver) = mpsc::channel(4);
         let (sender, input) = mpsc::channel(4);
-        (Attached { tty, output: receiver, input: Some(sender) }, output, input)
+        (Attached { tty, output: receiver, input: sender }, output, input)
     }
 
-    fn piece(source: OutputSource, text: &'static str) -> OutputPiece {
-        OutputPiece { source, bytes: Bytes::from_static(text.as_bytes()) }
+    fn piece(source: OutputSource, text: &'static str) -> OutputFrame {
+        OutputFrame { source, bytes: Bytes::from_static(text.as_bytes()) }
     }
 
     #[tokio::test]
     async fn input_may_end_before_output() {
         let (attached, output, mut input) = attached(false);
         let (mut client, server) = tokio::io::duplex(64);
-        let session = tokio::spawn(pump(server, attached, Framing::Framed, vec![16, 17]));
+        let session = tokio::spawn(pump(server, attached, Framing::Framed, Input::Forwarded, vec![16, 17]));
         client.write_all(b"in\x10\x11").await.unwrap();
         assert_eq!(input.recv().await.unwrap(), "in\x10\x11", "no terminal, no detach keys");
         output.send(piece(OutputSource::Stderr, "e")).await.unwrap();
@@ -252,7 +258,7 @@ mod tests {
     async fn detach_keys_end_a_terminals_session() {
         let (attached, output, mut input) = attached(true);
         let (mut client, server) = tokio::io::duplex(64);
-        let session = tokio::spawn(pump(server, attached, Framing::Raw, vec![16, 17]));
+        let session = tokio::spawn(pump(server, attached, Framing::Raw, Input::Forwarded, vec![16, 17]));
         client.write_all(b"ls\x10\x11").await.unwrap();
         assert_eq!(input.recv().await.unwrap(), "ls");
         let mut all = Vec::new();

@@ -52,11 +52,12 @@ pub(crate) async fn info(State(state): State<Shared>, version: ClientVersion) ->
 
 fn fill_counts(info: &mut Info, state: &Context) {
     let counts = state.engine.counts();
-    info.containers = counts.running + counts.paused + counts.stopped;
-    info.containers_running = counts.running;
-    info.containers_paused = counts.paused;
-    info.containers_stopped = counts.stopped;
-    info.images = i64::try_from(state.images.list().len()).unwrap_or(i64::MAX);
+    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    info.containers = number(counts.containers);
+    info.containers_running = number(counts.running);
+    info.containers_paused = number(counts.paused);
+    info.containers_stopped = number(counts.stopped);
+    info.images = number(state.images.list().len());
 }
 
 fn fill_settings(info: &mut Info, settings: &Settings) {

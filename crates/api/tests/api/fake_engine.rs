@@ -23,7 +23,8 @@ enum Run {
     Created,
     Running,
     Exited(i64),
-    Removed,
+    /// With the last exit code.
+    Removed(i64),
 }
 
 struct Container {
@@ -31,8 +32,8 @@ struct Container {
     name: String,
     request: CreateRequest,
     run: watch::Sender<Run>,
-    log: Vec<OutputPiece>,
-    readers: Vec<mpsc::Sender<OutputPiece>>,
+    log: Vec<OutputFrame>,
+    readers: Vec<mpsc::Sender<OutputFrame>>,
     stdin: Option<mpsc::Receiver<Bytes>>,
     size: Option<TerminalSize>,
 }
@@ -74,6 +75,10 @@ fn program(words: &[String]) -> (String, Option<i64>) {
     }
 }
 
+fn line(piece: &OutputFrame) -> LogFrame {
+    LogFrame { source: piece.source, time_ns: 0, attributes: BTreeMap::new(), bytes: piece.bytes.clone() }
+}
+
 impl FakeEngine {
     fn with<T>(&self, id: &str, act: impl FnOnce(&mut Container) -> T) -> EngineResult<T> {
         let mut state = self.state.lock().unwrap();
@@ -104,7 +109,7 @@ impl FakeEngine {
     }
 
     async fn write(&self, id: &str, source: OutputSource, bytes: Bytes) {
-        let piece = OutputPiece { source, bytes };
+        let piece = OutputFrame { source, bytes };
         let readers = self.with(id, |container| {
             container.log.push(piece.clone());
             container.readers.clone()
@@ -131,7 +136,9 @@ impl FakeEngine {
     fn forget(&self, id: &str) {
         let mut state = self.state.lock().unwrap();
         if let Some(at) = state.containers.iter().position(|container| container.id == id) {
-            state.containers.remove(at).run.send_replace(Run::Removed);
+            let run = state.containers.remove(at).run;
+            let code = if let Run::Exited(code) = *run.borrow() { code } else { 0 };
+            run.send_replace(Run::Removed(code));
         }
     }
 }
@@ -246,7 +253,10 @@ impl EngineBackend for FakeEngine {
                             break;
                         }
                     }
-                    Run::Removed => break,
+                    Run::Removed(code) => {
+                        status_code = code;
+                        break;
+                    }
                     Run::Created if condition == WaitCondition::NotRunning => break,
                     _ => {}
                 }
@@ -278,7 +288,7 @@ impl EngineBackend for FakeEngine {
                 Run::Created => ("created", 0),
                 Run::Running => ("running", 0),
                 Run::Exited(code) => ("exited", code),
-                Run::Removed => ("dead", 0),
+                Run::Removed(code) => ("dead", code),
             };
             let mut inspect = Inspect {
                 id: container.id.clone(),
@@ -301,7 +311,7 @@ impl EngineBackend for FakeEngine {
                 Run::Created => ("created", "Created".to_owned()),
                 Run::Running => ("running", "Up 3 seconds".to_owned()),
                 Run::Exited(code) => ("exited", format!("Exited ({code}) 5 minutes ago")),
-                Run::Removed => return None,
+                Run::Removed(_) => return None,
             };
             (options.all || state == "running").then(|| Summary {
                 id: container.id.clone(),
@@ -321,33 +331,33 @@ impl EngineBackend for FakeEngine {
     }
 
     async fn logs(&self, id: &str, options: LogsOptions) -> EngineResult<LogStream> {
-        let (sender, pieces) = mpsc::channel(PIECES_QUEUE_LIMIT);
+        let (sender, frames) = mpsc::channel(64);
         let (tty, log, mut run) =
             self.with(id, |container| (container.request.tty, container.log.clone(), container.run.subscribe()))?;
         let this = self.clone();
         let id = id.to_owned();
         tokio::spawn(async move {
             for piece in &log {
-                let _ = sender.send(Ok(piece.clone())).await;
+                let _ = sender.send(line(piece)).await;
             }
             if options.follow {
-                let _ = run.wait_for(|run| matches!(run, Run::Exited(_) | Run::Removed)).await;
+                let _ = run.wait_for(|run| matches!(run, Run::Exited(_) | Run::Removed(_))).await;
                 let rest = this.with(&id, |container| container.log.split_off(log.len())).unwrap_or_default();
                 for piece in rest {
-                    let _ = sender.send(Ok(piece)).await;
+                    let _ = sender.send(line(&piece)).await;
                 }
             }
         });
-        Ok(LogStream { tty, pieces })
+        Ok(LogStream { tty, frames })
     }
 
-    async fn attach(&self, id: &str, options: AttachOptions) -> EngineResult<Attached> {
-        let (sender, output) = mpsc::channel(PIECES_QUEUE_LIMIT);
-        let (input, stdin) = mpsc::channel(PIECES_QUEUE_LIMIT);
+    async fn attach(&self, id: &str, _options: AttachOptions) -> EngineResult<Attached> {
+        let (sender, output) = mpsc::channel(64);
+        let (input, stdin) = mpsc::channel(64);
         self.with(id, |container| {
             container.readers.push(sender);
             container.stdin = Some(stdin);
-            Attached { tty: container.request.tty, output, input: options.stdin.then_some(input) }
+            Attached { tty: container.request.tty, output, input }
         })
     }
 
@@ -397,9 +407,9 @@ impl EngineBackend for FakeEngine {
         }
         let (sender, output) = mpsc::channel(1);
         if !text.is_empty() {
-            sender.try_send(OutputPiece { source: OutputSource::Stderr, bytes: text.into() }).unwrap();
+            sender.try_send(OutputFrame { source: OutputSource::Stderr, bytes: text.into() }).unwrap();
         }
-        Ok(Some(Attached { tty: request.tty, output, input: None }))
+        Ok(Some(Attached { tty: request.tty, output, input: mpsc::channel(1).0 }))
     }
 
     async fn exec_inspect(&self, exec_id: &str) -> EngineResult<ExecInspect> {
@@ -458,11 +468,11 @@ impl EngineBackend for FakeEngine {
         Ok(VolumesPruneResponse { volumes_deleted, space_reclaimed: 0 })
     }
 
-    fn counts(&self) -> ContainerCounts {
+    fn counts(&self) -> Counts {
         let state = self.state.lock().unwrap();
         let runs = |container: &&Container| *container.run.borrow() == Run::Running;
-        let running = state.containers.iter().filter(runs).count() as i64;
-        ContainerCounts { running, paused: 0, stopped: state.containers.len() as i64 - running }
+        let running = state.containers.iter().filter(runs).count();
+        Counts { containers: state.containers.len(), running, paused: 0, stopped: state.containers.len() - running }
     }
 
     fn image_users(&self) -> Vec<ImageUser> {
@@ -473,7 +483,10 @@ impl EngineBackend for FakeEngine {
         let _ = self.events.send(event);
     }
 
-    fn subscribe(&self, _since_ns: Option<i64>, _until_ns: Option<i64>) -> BoxStream<'static, EventMessage> {
+    fn subscribe(&self, _since_ns: Option<i64>, until_ns: Option<i64>) -> BoxStream<'static, EventMessage> {
+        if until_ns.is_some() {
+            return futures::stream::empty().boxed();
+        }
         let live = self.events.subscribe();
         let next = |mut live: broadcast::Receiver<EventMessage>| async move { Some((live.recv().await.ok()?, live)) };
         futures::stream::unfold(live, next).boxed()
