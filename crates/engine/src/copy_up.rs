@@ -139,9 +139,9 @@ mod tests {
         fs::create_dir_all(rootfs.join("real/sub")).unwrap();
         fs::create_dir(&data).unwrap();
         fs::write(rootfs.join("real/sub/file"), "text").unwrap();
+        std::os::unix::fs::chown(rootfs.join("real/sub/file"), Some(7), Some(8)).unwrap();
         fs::set_permissions(rootfs.join("real/sub/file"), fs::Permissions::from_mode(0o4755)).unwrap();
         fs::set_permissions(rootfs.join("real"), fs::Permissions::from_mode(0o1777)).unwrap();
-        std::os::unix::fs::chown(rootfs.join("real/sub/file"), Some(7), Some(8)).unwrap();
         symlink("/etc/passwd", rootfs.join("real/link")).unwrap();
         symlink("/real", rootfs.join("alias")).unwrap();
         symlink("../../../../etc", rootfs.join("out")).unwrap();

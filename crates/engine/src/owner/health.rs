@@ -133,15 +133,16 @@ impl Owner {
         let probe_ns = probe.start.0.map_or(0, model::Timestamp::unix_nanos);
         let in_start_period = probe_ns.saturating_sub(started) < check.start_period;
         let health = self.record.life.health.get_or_insert_default();
-        if judge(health, probe, outcome, retries, in_start_period) {
-            let status = format!("health_status: {}", health.status);
-            self.log(&status);
-        }
+        let changed = judge(health, probe, outcome, retries, in_start_period);
+        let status = format!("health_status: {}", health.status);
         // a lost result is not worth a wait for the disk
         if let Err(error) = self.record.save(&self.paths.data, Flush::Later) {
             tracing::warn!(container = %self.record.id, %error, "cannot keep a health result");
         }
         self.publish();
+        if changed {
+            self.log(&status);
+        }
     }
 }
 

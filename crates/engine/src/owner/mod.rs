@@ -215,8 +215,8 @@ impl Owner {
             Some(Event::Exited(exit)) => self.exited(exit).await,
             Some(Event::Oom) => {
                 self.record.life.oom_killed = true;
-                self.log("oom");
                 self.publish();
+                self.log("oom");
             }
             Some(Event::ExecExited(state)) => self.engine.execs.exited(&state, &self.engine.events, &self.record),
             Some(Event::Started { .. }) => {}
@@ -282,8 +282,8 @@ impl Owner {
         self.record.life.phase = Phase::Paused;
         self.save_or_warn(Flush::Later).await;
         self.stop_health();
-        self.log("pause");
         self.publish();
+        self.log("pause");
         Ok(())
     }
 
@@ -299,8 +299,8 @@ impl Owner {
         self.record.life.phase = Phase::Running;
         self.save_or_warn(Flush::Later).await;
         self.start_health();
-        self.log("unpause");
         self.publish();
+        self.log("unpause");
         Ok(())
     }
 
@@ -321,8 +321,8 @@ impl Owner {
             return Err(error);
         }
         self.engine.index.release(&old, &self.record.id);
-        self.log_with("rename", &[("oldName", format!("/{old}"))]);
         self.publish();
+        self.log_with("rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }
 
@@ -351,8 +351,8 @@ impl Owner {
             }
         }
         self.save(Flush::Wait).await?;
-        self.log("update");
         self.publish();
+        self.log("update");
         Ok(())
     }
 

@@ -50,13 +50,13 @@ impl Owner {
         self.remove_volumes(options).await;
         self.engine.execs.forget_container(&self.record.id);
         self.engine.index.remove(&self.record.id);
-        self.log("destroy");
         self.view.send_replace(std::sync::Arc::new(View {
             record: std::sync::Arc::new(self.record.clone()),
             exits: self.exits,
             shim: None,
             removed: true,
         }));
+        self.log("destroy");
         Ok(())
     }
 

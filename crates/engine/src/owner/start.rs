@@ -131,8 +131,8 @@ impl Owner {
         self.save_or_warn(Flush::Later).await;
         self.reset_health();
         self.start_health();
-        self.log("start");
         self.publish();
+        self.log("start");
     }
 
     /// Starts again later, if the policy wants it; `ran_for` is how long it lived.
