@@ -81,7 +81,8 @@ pub(crate) fn reconcile_global(work: &mut Work<'_>, restarts: &mut Restarts, ser
     }
     restart_failed(work, restarts, service, &on_valid);
     // A node that came back runs the job again if it was interrupted; one where it failed for good does not.
-    let has_had = |task: &&Arc<Task>| shall_work(task) || (has_ended(task) && task.status.state != TaskState::Shutdown);
+    let is_over = |state| matches!(state, TaskState::Complete | TaskState::Failed | TaskState::Rejected);
+    let has_had = |task: &&Arc<Task>| shall_work(task) || is_over(task.status.state);
     let taken: BTreeSet<_> = tasks.iter().filter(has_had).filter_map(|task| task.node_id.clone()).collect();
     let nodes = work.transaction.nodes().filter(|node| may_start_on(service, node) && !taken.contains(&node.id));
     let nodes: Vec<_> = nodes.map(|node| node.id.clone()).collect();

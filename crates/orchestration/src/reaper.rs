@@ -41,7 +41,7 @@ impl Reaper {
     pub fn rebuild(&mut self, view: &View) {
         *self = Self::default();
         for task in view.tasks() {
-            self.tasks.insert(task.id.clone());
+            self.queue_task(task);
             self.queue_slot(view, task);
         }
     }
@@ -51,10 +51,10 @@ impl Reaper {
         for event in events {
             match event {
                 Event::Create(Object::Task(task)) => {
-                    self.tasks.insert(task.id.clone());
+                    self.queue_task(task);
                     self.queue_slot(view, task);
                 }
-                Event::Update { new: Object::Task(task), .. } => drop(self.tasks.insert(task.id.clone())),
+                Event::Update { new: Object::Task(task), .. } => self.queue_task(task),
                 _ => {}
             }
         }
@@ -69,6 +69,12 @@ impl Reaper {
             service.is_some_and(|service| reap_slot(&mut transaction, &service, key) == Slot::StaysQueued)
         });
         Plan { actions: transaction.finish(), ..Default::default() }
+    }
+
+    fn queue_task(&mut self, task: &Task) {
+        if task.desired_state == TaskState::Remove || task.status.state == TaskState::Orphaned {
+            self.tasks.insert(task.id.clone());
+        }
     }
 
     fn queue_slot(&mut self, view: &View, task: &Task) {
@@ -97,8 +103,13 @@ fn history_limit(view: &View, service: &Service) -> i64 {
 /// Deletes the oldest removable tasks until the slot is within its limit.
 fn reap_slot(transaction: &mut Transaction, service: &Service, key: &SlotKey) -> Slot {
     let limit = history_limit(transaction, service);
-    let mut tasks: Vec<Arc<Task>> = tasks_of_slot(transaction, service, key);
     let Ok(limit) = usize::try_from(limit) else { return Slot::Done };
+    if let SlotKey::Number(number) = key
+        && transaction.tasks_of_slot(&service.id, *number).nth(limit).is_none()
+    {
+        return Slot::Done;
+    }
+    let mut tasks: Vec<Arc<Task>> = tasks_of_slot(transaction, service, key);
     if tasks.len() <= limit {
         return Slot::Done;
     }

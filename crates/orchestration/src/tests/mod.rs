@@ -10,3 +10,4 @@ mod replicated;
 mod restart;
 mod sim;
 mod updater;
+mod whole;

@@ -54,7 +54,12 @@ fn disturb(sim: &mut Sim, rng: &mut Rng) {
             let availability = all[rng.below(3) as usize];
             sim.edit_node(node, |node| node.spec.availability = availability);
         }
-        3 => sim.new_leader(rng.next_u64()),
+        3 => {
+            sim.new_leader(rng.next_u64());
+            // It may be told of changes that its view has already.
+            let told = rng.below(sim.history.len() as u64 + 1) as usize;
+            sim.events = sim.history[told..].to_vec();
+        }
         4 | 5 => {
             let mut next = rng.clone();
             let starts_first = sim.starts_first;
@@ -128,6 +133,8 @@ fn assert_at_rest(sim: &mut Sim, seed: u64) {
     assert!(matches!(state, UpdateState::Completed | UpdateState::Unknown), "seed {seed}: {state:?}");
     sim.run(3_600);
     assert!(!sim.step(), "seed {seed}: nothing changes any more");
+    sim.new_leader(seed);
+    assert!(!sim.step(), "seed {seed}: a new leader sees it alike");
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub(super) struct Sim {
     pub(super) view: View,
     pub(super) leader: Leader,
     pub(super) events: Vec<Event>,
+    /// Every event there was.
+    pub(super) history: Vec<Event>,
     pub(super) now: Timestamp,
     version: u64,
     /// Nodes whose agents do nothing.
@@ -32,6 +34,7 @@ impl Sim {
             view: View::new(),
             leader: Leader::new(7),
             events: Vec::new(),
+            history: Vec::new(),
             now: Timestamp { seconds: 100_000, nanos: 0 },
             version: 0,
             silent: BTreeSet::new(),
@@ -51,7 +54,9 @@ impl Sim {
     pub(super) fn write(&mut self, mut actions: Vec<Action>) {
         self.version += 1;
         stamp(&mut actions, ObjectVersion(self.version), self.now);
-        self.events.extend(self.view.apply(&actions).unwrap());
+        let events = self.view.apply(&actions).unwrap();
+        self.history.extend_from_slice(&events);
+        self.events.extend(events);
     }
 
     pub(super) fn put(&mut self, object: impl Into<Object>) {
