@@ -12,7 +12,6 @@
 
 mod clock;
 mod data_root;
-mod engine_backend;
 mod errors;
 mod executor;
 mod network;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// How an option's value looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `--debug` or `--debug=false`.
     Bool,
     /// One text.
@@ -22,7 +22,7 @@ pub enum Kind {
 
 /// Whether an option does something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// It is obeyed.
     Obeyed,
     /// It is taken, so that a dockerd command line works, and changes nothing.
@@ -31,7 +31,7 @@ pub enum Effect {
 
 /// One option.
 #[derive(Clone, Copy, Debug)]
-pub struct OptionSpec {
+pub(crate) struct OptionSpec {
     /// The long name on the command line.
     pub name: &'static str,
     /// The short name, if any.
@@ -56,7 +56,7 @@ use Effect::{Ignored, Obeyed};
 use Kind::{Bool, List, Map, Number, Text};
 
 /// Every option, dockerd's first, then our own.
-pub const OPTIONS: &[OptionSpec] = &[
+pub(crate) const OPTIONS: &[OptionSpec] = &[
     short("host", 'H', "hosts", List),
     short("debug", 'D', "debug", Bool),
     short("log-level", 'l', "log-level", Text),
@@ -150,7 +150,7 @@ pub const OPTIONS: &[OptionSpec] = &[
 
 /// Why the options cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OptionError {
+pub(crate) enum OptionError {
     /// No such option.
     #[error("unknown flag: {0}")]
     Unknown(String),
@@ -183,7 +183,7 @@ pub enum OptionError {
 
 /// The options that were given: key (or, without one, name) to values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Given {
+pub(crate) struct Given {
     values: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -365,8 +365,9 @@ fn file_values(spec: &OptionSpec, value: &Value) -> Result<Vec<String>, OptionEr
 }
 
 /// The text of `--help`.
-pub fn help() -> String {
-    let mut out = String::from("Usage:  skep daemon [OPTIONS]\n\nRuns the engine and the swarm of this machine.\n\nOptions:\n");
+pub(crate) fn help() -> String {
+    let mut out =
+        String::from("Usage:  skep daemon [OPTIONS]\n\nRuns the engine and the swarm of this machine.\n\nOptions:\n");
     for spec in OPTIONS {
         let short = spec.short.map_or("   ".to_owned(), |letter| format!("-{letter},"));
         let value = match spec.kind {
@@ -419,7 +420,9 @@ mod tests {
         );
         let error = given.merge_file(r#"{"nope": 1}"#).unwrap_err().to_string();
         assert_eq!(error, "the following directives don't match any configuration option: nope");
-        given.merge_file(r#"{"hosts": ["unix:///x"], "default-address-pools": [{"base":"10.9.0.0/16","size":24}]}"#).unwrap();
+        given
+            .merge_file(r#"{"hosts": ["unix:///x"], "default-address-pools": [{"base":"10.9.0.0/16","size":24}]}"#)
+            .unwrap();
         assert_eq!(given.list("host"), ["unix:///x"]);
         assert_eq!(given.list("default-address-pool"), ["base=10.9.0.0/16,size=24"]);
     }

@@ -11,7 +11,9 @@ pub(crate) struct PidFile(PathBuf);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PidFileError {
     /// A daemon that wrote it is alive.
-    #[error("failed to start daemon, ensure docker is not running or delete {path}: process with PID {pid} is still running")]
+    #[error(
+        "failed to start daemon, ensure docker is not running or delete {path}: process with PID {pid} is still running"
+    )]
     Running {
         /// Which.
         path: PathBuf,

@@ -20,7 +20,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::data_root::{self, DataRoot};
-use crate::engine_backend::Backend;
 use crate::executor::TaskExecutor;
 use crate::network::EngineNetwork;
 use crate::notify::notify;
@@ -135,10 +134,8 @@ async fn open(settings: Settings) -> anyhow::Result<Parts> {
     let network = Arc::new(EngineNetwork(net.clone()));
     let engine = Engine::open(settings.engine.clone(), images.clone(), network).await;
     let engine = engine.context("the engine cannot be opened")?;
-    let about = crate::executor::About {
-        engine_version: About::default().engine_version,
-        labels: settings.labels.clone(),
-    };
+    let about =
+        crate::executor::About { engine_version: About::default().engine_version, labels: settings.labels.clone() };
     let executor = TaskExecutor::new(engine.clone(), images.clone(), net.clone(), about, &settings.exec_root);
     let executor = Arc::new(executor);
     let node = SwarmNode::open(NodeConfig {
@@ -180,10 +177,15 @@ async fn listen(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
             continue;
         }
         listeners.push(match host {
-            Host::Unix(path) => bind_unix(path, settings.group.as_deref().filter(|group| group_exists(group, settings))).await?,
+            Host::Unix(path) => {
+                bind_unix(path, settings.group.as_deref().filter(|group| group_exists(group, settings))).await?
+            }
             Host::Tcp(address) => {
                 if settings.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
-                    tracing::warn!(address, "the API on TCP without client verification gives root access to whoever reaches it");
+                    tracing::warn!(
+                        address,
+                        "the API on TCP without client verification gives root access to whoever reaches it"
+                    );
                 }
                 bind_tcp(address, settings.tls.as_ref()).await?
             }
@@ -204,7 +206,7 @@ fn api_state(parts: &Parts, root: &DataRoot) -> ApiState {
     let settings = &parts.settings;
     let about = About { experimental: settings.given.flag("experimental", false), ..About::default() };
     ApiState {
-        engine: Arc::new(Backend(parts.engine.clone())),
+        engine: Arc::new(parts.engine.clone()),
         images: parts.images.clone(),
         networks: Arc::new(parts.net.clone()),
         swarm: Arc::new(Swarm::new(parts.node.clone(), parts.executor.clone())),

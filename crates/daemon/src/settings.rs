@@ -125,7 +125,10 @@ impl Settings {
             config_file,
             hosts,
             tls: tls_files(&given)?,
-            group: given.text("group").map(str::to_owned).or_else(|| Some("docker".to_owned()).filter(|_| persona == Persona::Dockerd)),
+            group: given
+                .text("group")
+                .map(str::to_owned)
+                .or_else(|| Some("docker".to_owned()).filter(|_| persona == Persona::Dockerd)),
             registry: registry(&given)?,
             engine: engine(&given, &data_root, &exec_root)?,
             net: network(&given, &data_root, &exec_root)?,
@@ -211,7 +214,8 @@ fn engine(given: &Given, data_root: &Path, exec_root: &Path) -> Result<EngineCon
         }
     }
     for limit in given.list("default-ulimit") {
-        let (name, soft, hard) = ulimit(limit).ok_or_else(|| bad("default-ulimit", limit, "must be name=soft[:hard]"))?;
+        let (name, soft, hard) =
+            ulimit(limit).ok_or_else(|| bad("default-ulimit", limit, "must be name=soft[:hard]"))?;
         config.default_ulimits.insert(name, (soft, hard));
     }
     Ok(config)
@@ -225,7 +229,8 @@ fn ulimit(text: &str) -> Option<(String, i64, i64)> {
 }
 
 fn network(given: &Given, data_root: &Path, exec_root: &Path) -> Result<NetConfig, SettingsError> {
-    let mut config = NetConfig { exec_root: exec_root.to_owned(), data_root: data_root.to_owned(), ..NetConfig::default() };
+    let mut config =
+        NetConfig { exec_root: exec_root.to_owned(), data_root: data_root.to_owned(), ..NetConfig::default() };
     let name = |option: &'static str, target: &mut String| match given.text(option) {
         Some(value) if value.is_empty() || value.len() > 15 => Err(bad(option, value, "must have 1 to 15 bytes")),
         Some(value) => {
@@ -239,7 +244,9 @@ fn network(given: &Given, data_root: &Path, exec_root: &Path) -> Result<NetConfi
     name("table-prefix", &mut config.table_prefix)?;
     let pools = given.list("default-address-pool");
     if !pools.is_empty() {
-        let read = |text: &String| address_pool(text).ok_or_else(|| bad("default-address-pool", text, "must be base=CIDR,size=N"));
+        let read = |text: &String| {
+            address_pool(text).ok_or_else(|| bad("default-address-pool", text, "must be base=CIDR,size=N"))
+        };
         config.default_address_pools = pools.iter().map(read).collect::<Result<_, _>>()?;
     }
     if let Some(bip) = given.text("bip") {
@@ -250,8 +257,7 @@ fn network(given: &Given, data_root: &Path, exec_root: &Path) -> Result<NetConfi
     config.ip_masq = given.flag("ip-masq", true);
     config.icc = given.flag("icc", true);
     if let Some(address) = given.text("ip") {
-        config.default_bind_address =
-            address.parse::<Ipv4Addr>().map_err(|error| bad("ip", address, error))?;
+        config.default_bind_address = address.parse::<Ipv4Addr>().map_err(|error| bad("ip", address, error))?;
     }
     if let Some(mtu) = given.number("mtu").filter(|mtu| *mtu != 0) {
         config.mtu = u32::try_from(mtu).map_err(|error| bad("mtu", &mtu.to_string(), error))?;

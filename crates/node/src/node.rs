@@ -295,10 +295,9 @@ impl SwarmNode {
         let manager = self.current().manager.ok_or(NodeError::Incomplete("no manager"))?;
         let mut ready = manager.ready();
         let waited = tokio::time::timeout(FOUNDING_TIMEOUT, ready.wait_for(|ready| *ready)).await;
-        let saved = match waited {
-            Ok(Ok(_)) => self.folder.save(&saved).map_err(NodeError::from),
-            Ok(Err(_)) | Err(_) => Err(NodeError::Timeout),
-        };
+        let is_ready = matches!(waited, Ok(Ok(_)));
+        drop(waited);
+        let saved = if is_ready { self.folder.save(&saved).map_err(NodeError::from) } else { Err(NodeError::Timeout) };
         if let Err(error) = saved {
             started.agent.detach().await;
             manager.stop().await;

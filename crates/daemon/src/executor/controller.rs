@@ -169,6 +169,15 @@ fn ingress_port(port: &PortConfig) -> Option<net::IngressPort> {
     })
 }
 
+fn log_line(frame: engine::LogFrame) -> LogLine {
+    LogLine {
+        timestamp: model::Timestamp::from_unix_nanos(frame.time_ns),
+        stderr: frame.source == engine::OutputSource::Stderr,
+        data: frame.bytes.to_vec(),
+        attrs: frame.attributes.into_iter().collect(),
+    }
+}
+
 /// What the engine says of a container.
 enum Change {
     Healthy,
@@ -213,7 +222,7 @@ impl Controller for TaskController {
 
     async fn start(&self) -> Result<(), ControllerError> {
         let found = self.inspect().await.map_err(|error| ControllerError::Fatal(error.to_string()))?;
-        let never_started = found.state.started_at.is_zero();
+        let never_started = found.state.started_at.0.is_none();
         if never_started {
             let started = self.engine().start(&found.id).await;
             started.map_err(|error| ControllerError::Fatal(format!("starting container failed: {error}")))?;
@@ -260,7 +269,8 @@ impl Controller for TaskController {
     async fn remove(&self) -> Result<(), ControllerError> {
         self.leave_mesh().await;
         self.stop().await?;
-        let removed = self.engine().remove(&task_name(&self.task()), RemoveOptions { force: true, volumes: true }).await;
+        let removed =
+            self.engine().remove(&task_name(&self.task()), RemoveOptions { force: true, volumes: true }).await;
         match removed {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -312,9 +322,9 @@ impl Controller for TaskController {
         };
         let log = self.engine().logs(&task_name(&self.task()), options).await.map_err(temporary)?;
         let lines = stream::unfold(log, |mut log| async move {
-            let frame = log.next().await?;
-            Some((frame, log))
+            let frame = log.frames.recv().await?;
+            Some((log_line(frame), log))
         });
-        Ok(lines.map(log_line).boxed())
+        Ok(lines.boxed())
     }
 }

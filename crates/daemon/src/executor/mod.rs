@@ -47,13 +47,7 @@ pub(crate) struct TaskExecutor {
 pub(crate) use describe::About;
 
 impl TaskExecutor {
-    pub(crate) fn new(
-        engine: Engine,
-        images: ImageStore,
-        net: Net,
-        about: About,
-        exec_root: &std::path::Path,
-    ) -> Self {
+    pub(crate) fn new(engine: Engine, images: ImageStore, net: Net, about: About, exec_root: &std::path::Path) -> Self {
         let shared = Shared {
             engine,
             puller: Puller::new(images),

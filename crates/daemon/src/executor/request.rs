@@ -11,8 +11,8 @@ use model::{
     PublishMode, SeccompMode, SecretReferenceTarget, Task, TaskRuntime,
 };
 
-use super::template::TemplateContext;
 use super::task_name;
+use super::template::TemplateContext;
 
 /// Where secrets without an absolute path are mounted.
 const SECRETS_FOLDER: &str = "/run/secrets";
@@ -108,8 +108,8 @@ fn host_config(task: &Task, spec: &ContainerSpec, json: &JsonSpec) -> HostConfig
         init: spec.init,
         sysctls: spec.sysctls.clone(),
         oom_score_adj: spec.oom_score_adj,
-        mounts: json.mounts.clone().unwrap_or_default(),
-        ulimits: json.ulimits.clone(),
+        mounts: json.mounts.clone(),
+        ulimits: (!json.ulimits.is_empty()).then(|| json.ulimits.clone()),
         extra_hosts: none_if_empty(&extra_hosts(&spec.hosts)),
         ..HostConfig::default()
     };
@@ -167,9 +167,8 @@ fn security_options(privileges: &Privileges) -> Vec<String> {
 /// `host` and `none` come as predefined networks; all else is the swarm's own.
 fn network_mode(task: &Task) -> String {
     let first = task.networks.first().and_then(|attachment| attachment.network.as_ref());
-    let predefined = first.filter(|network| {
-        network.spec.annotations.labels.contains_key("com.docker.swarm.predefined")
-    });
+    let predefined =
+        first.filter(|network| network.spec.annotations.labels.contains_key("com.docker.swarm.predefined"));
     predefined.map(|network| network.spec.annotations.name.clone()).unwrap_or_default()
 }
 

@@ -37,7 +37,8 @@ impl TemplateContext {
         let mut rest = text;
         while let Some((before, tail)) = rest.split_once("{{") {
             out.push_str(before);
-            let (action, after) = tail.split_once("}}").ok_or_else(|| format!("unclosed action in template {text:?}"))?;
+            let (action, after) =
+                tail.split_once("}}").ok_or_else(|| format!("unclosed action in template {text:?}"))?;
             out.push_str(&self.value(action.trim_matches(['-', ' ', '\t']))?);
             rest = after;
         }
