@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Spec};
 use nix::sys::resource::Resource;
 
+use crate::cgroup::Cgroup;
 use crate::error::RuntimeError;
 use crate::log;
 
@@ -37,11 +38,24 @@ pub(crate) fn spec(spec: &mut Spec, bundle: &Path, id: &str) -> Result<PathBuf, 
         self::process(process);
         set_home(process, &rootfs);
     }
+    let cgroups_read_only = spec.mounts().iter().flatten().any(|mount| {
+        let is_cgroup = mount.typ().as_deref().is_some_and(|kind| kind == "cgroup" || kind == "cgroup2");
+        is_cgroup && mount.options().iter().flatten().any(|option| option == "ro")
+    });
     let Some(linux) = spec.linux_mut() else {
         return Err(RuntimeError::Create("the spec has no linux section".to_owned()));
     };
     let cgroup = cgroup_path(linux.cgroups_path().as_deref(), id)?;
     linux.set_cgroups_path(Some(cgroup.clone()));
+    // libcontainer has one name for what is always recursive.
+    let propagation = linux.rootfs_propagation().clone();
+    linux.set_rootfs_propagation(propagation.map(|name| name.strip_prefix('r').unwrap_or(&name).to_owned()));
+    if cgroups_read_only {
+        // libcontainer mounts the hierarchies of v1 writable whatever the options say.
+        let mut paths = linux.readonly_paths().clone().unwrap_or_default();
+        paths.extend(Cgroup::at(&cgroup)?.mount_points());
+        linux.set_readonly_paths(Some(paths));
+    }
     Ok(cgroup)
 }
 

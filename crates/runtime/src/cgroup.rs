@@ -64,6 +64,12 @@ impl Cgroup {
         self.hierarchies.iter().map(|root| root.join(&self.path))
     }
 
+    /// Where a container sees the hierarchies: the directory of all, then each.
+    pub(crate) fn mount_points(&self) -> impl Iterator<Item = String> + '_ {
+        let each = self.hierarchies.iter().filter(|_| self.layout == Layout::V1);
+        std::iter::once(MOUNT.to_owned()).chain(each.map(|path| path.display().to_string()))
+    }
+
     /// The directory on v2.
     pub(crate) fn unified(&self) -> Option<PathBuf> {
         (self.layout == Layout::V2).then(|| self.dirs().next()).flatten()

@@ -50,6 +50,32 @@ fn masked_and_read_only_paths() {
 }
 
 #[test]
+fn its_own_cgroup_cannot_be_changed() {
+    let script = "for d in /sys/fs/cgroup /sys/fs/cgroup/*/; do echo $$ > $d/cgroup.procs && echo wrote $d; mkdir $d/x && echo made $d; done";
+    let outcome = Sandbox::new(script).run();
+    assert_eq!(outcome.stdout, "", "{outcome:?}");
+    assert!(outcome.stderr.contains("Read-only file system"), "{outcome:?}");
+    // With one's own namespace and without `ro` (a privileged container) it can.
+    let mut sandbox =
+        Sandbox::new("for d in /sys/fs/cgroup /sys/fs/cgroup/pids; do mkdir $d/x && rmdir $d/x && echo made; done");
+    for mount in sandbox.spec["mounts"].as_array_mut().unwrap() {
+        if mount["type"] == "cgroup" {
+            mount["options"] = json!(["rw"]);
+        }
+    }
+    assert!(sandbox.run().stdout.contains("made"));
+}
+
+#[test]
+fn propagation_of_the_root() {
+    for name in ["rslave", "slave", "shared", "rprivate"] {
+        let mut sandbox = Sandbox::new("exit 3");
+        sandbox.spec["linux"]["rootfsPropagation"] = json!(name);
+        assert_eq!(sandbox.run().code, 3, "{name}");
+    }
+}
+
+#[test]
 fn devices_are_confined() {
     // The node can be made, but the cgroup forbids to make or open any other than the listed ones.
     let outcome = Sandbox::new("mknod /tmp/mem c 1 1 && head -c 1 /tmp/mem; echo x > /dev/null && echo ok").run();

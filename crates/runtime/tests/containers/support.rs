@@ -57,7 +57,7 @@ impl Sandbox {
         }
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists()).unwrap();
         fs::copy(busybox, rootfs.join("bin/busybox")).unwrap();
-        for name in "sh cat echo id sleep hostname ls mount mkdir chmod chroot nc kill true touch mknod unshare tty ps dd head stty ulimit".split(' ') {
+        for name in "sh cat echo id sleep hostname ls mount mkdir rmdir chmod chroot nc kill true touch mknod unshare tty ps dd head stty ulimit".split(' ') {
             symlink("busybox", rootfs.join("bin").join(name)).unwrap();
         }
         fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")
