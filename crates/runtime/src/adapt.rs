@@ -7,7 +7,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use libcontainer::oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Spec};
+use libcontainer::oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Spec,
+};
 use nix::sys::resource::Resource;
 
 use crate::cgroup::Cgroup;
@@ -88,7 +90,9 @@ pub(crate) fn process(process: &mut Process) {
     if process.no_new_privileges() == Some(false) {
         process.set_no_new_privileges(None);
     }
-    let may_raise = effective_capabilities() & SYS_RESOURCE != 0;
+    let sets = process.capabilities().clone();
+    process.set_capabilities(sets.map(available));
+    let may_raise = own_capabilities("CapEff:") & SYS_RESOURCE != 0;
     if !may_raise {
         let limits = process.rlimits().as_ref().map(|limits| limits.iter().map(clamp).collect());
         process.set_rlimits(limits);
@@ -141,9 +145,77 @@ fn resource(limit: PosixRlimitType) -> Option<Resource> {
     })
 }
 
-fn effective_capabilities() -> u64 {
+/// Names in the kernel's order, bit 0 first.
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// Takes out what this process does not have itself and so cannot give away, as runc does.
+fn available(mut sets: LinuxCapabilities) -> LinuxCapabilities {
+    let own = own_capabilities("CapPrm:") & own_capabilities("CapBnd:");
+    let have = |capability: &Capability| {
+        let name = capability.to_string();
+        CAPABILITIES.iter().position(|one| *one == name).is_some_and(|bit| own & 1 << bit != 0)
+    };
+    let missing: Vec<String> =
+        sets.bounding().iter().flatten().filter(|one| !have(one)).map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        log::warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
+    }
+    let keep = |set: &Option<Capabilities>| -> Option<Capabilities> {
+        set.as_ref().map(|set| set.iter().copied().filter(|one| have(one)).collect())
+    };
+    let (bounding, effective, permitted) = (keep(sets.bounding()), keep(sets.effective()), keep(sets.permitted()));
+    let (inheritable, ambient) = (keep(sets.inheritable()), keep(sets.ambient()));
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    sets.set_inheritable(inheritable).set_ambient(ambient);
+    sets
+}
+
+/// One of this process's capability sets, as the kernel writes it.
+fn own_capabilities(set: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(set));
     line.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
 }
 

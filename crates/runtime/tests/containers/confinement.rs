@@ -22,6 +22,20 @@ fn capabilities_of_dockerd() {
 }
 
 #[test]
+fn capabilities_that_cannot_be_given_are_left_out() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = status.lines().find_map(|line| line.strip_prefix("CapPrm:\t")).unwrap();
+    let own = u64::from_str_radix(own, 16).unwrap();
+    let mut sandbox = Sandbox::new("cat /proc/self/status");
+    let wanted = json!(["CAP_SYS_RESOURCE", "CAP_KILL"]);
+    sandbox.spec["process"]["capabilities"] =
+        json!({ "bounding": wanted.clone(), "permitted": wanted.clone(), "effective": wanted });
+    let expected = own & (1 << 24 | 1 << 5);
+    let outcome = sandbox.run();
+    assert!(outcome.stdout.contains(&format!("CapEff:\t{expected:016x}\n")), "{outcome:?}");
+}
+
+#[test]
 fn no_groups_are_inherited() {
     let mut sandbox = Sandbox::new("id -G");
     sandbox.spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
