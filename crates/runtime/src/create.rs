@@ -128,7 +128,10 @@ fn build(dir: &Path, create: &Create) -> Result<Container, String> {
 fn in_container(error: &str) -> String {
     match error.find("exec: \"") {
         Some(at) => format!("error during container init: {}", &error[at..]),
-        None => error.to_owned(),
+        None => match log::first_cause() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_owned(),
+        },
     }
 }
 

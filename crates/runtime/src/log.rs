@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
@@ -48,6 +49,7 @@ pub(crate) fn init(path: Option<&Path>, format: Format, verbosity: Verbosity) ->
         Some(path) => Some(OpenOptions::new().append(true).create(true).open(path)?),
         None => None,
     };
+    Cause::share();
     let _ = SINK.set(Sink { file, format, verbosity });
     let _ = tracing::subscriber::set_global_default(Events);
     Ok(())
@@ -109,6 +111,56 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     )
 }
 
+/// A page shared with the forked processes: the first error that `libcontainer` reports there is the cause of all that
+/// follow, but its own errors do not carry it across.
+struct Cause {
+    taken: AtomicBool,
+    length: AtomicU32,
+    text: [AtomicU8; Cause::MAX],
+}
+
+static CAUSE: AtomicPtr<Cause> = AtomicPtr::new(std::ptr::null_mut());
+
+impl Cause {
+    /// Longest text that is kept, in bytes.
+    const MAX: usize = 2048;
+
+    /// Makes the page; without one, causes are only in the log.
+    fn share() {
+        let (read_write, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Cause>(), read_write, flags, -1, 0) };
+        if page != libc::MAP_FAILED {
+            CAUSE.store(page.cast(), Ordering::Relaxed);
+        }
+    }
+
+    fn get() -> Option<&'static Cause> {
+        // SAFETY: null, or a mapping that is never undone, zeroed at first (a valid value), big enough and aligned to a
+        // page; all its parts are atomic, as other processes change them.
+        unsafe { CAUSE.load(Ordering::Relaxed).as_ref() }
+    }
+
+    fn set_first(&self, text: &str) {
+        if self.taken.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let length = text.len().min(Self::MAX);
+        for (to, from) in self.text.iter().zip(&text.as_bytes()[..length]) {
+            to.store(*from, Ordering::Relaxed);
+        }
+        self.length.store(length as u32, Ordering::Release);
+    }
+}
+
+/// The first error reported by this process or one it forked.
+pub(crate) fn first_cause() -> Option<String> {
+    let cause = Cause::get()?;
+    let length = cause.length.load(Ordering::Acquire) as usize;
+    let bytes: Vec<u8> = cause.text.iter().take(length).map(|byte| byte.load(Ordering::Relaxed)).collect();
+    (length > 0).then(|| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The `tracing` side: events of `libcontainer` become lines; spans are not recorded.
 struct Events;
 
@@ -145,6 +197,11 @@ impl tracing::Subscriber for Events {
             Level::INFO => "info",
             _ => "debug",
         };
+        if *event.metadata().level() == Level::ERROR
+            && let Some(cause) = Cause::get()
+        {
+            cause.set_first(&text.0);
+        }
         emit(level, &text.0);
     }
 

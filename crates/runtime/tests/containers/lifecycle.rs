@@ -131,6 +131,7 @@ fn a_failed_create_leaves_nothing() {
     assert_eq!(sandbox.try_create().status.code(), Some(1));
     sandbox.assert_nothing_left();
     assert!(sandbox.last_error().starts_with("runc create failed: "), "{}", sandbox.last_error());
+    assert!(sandbox.last_error().contains("/no/such/source"), "{}", sandbox.last_error());
 }
 
 #[test]
