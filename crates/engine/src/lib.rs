@@ -38,7 +38,7 @@ mod record;
 mod restart;
 mod shim_client;
 mod signal;
-mod spec;
+pub mod spec;
 mod streams;
 mod task_files;
 mod top;

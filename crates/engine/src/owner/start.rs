@@ -87,6 +87,8 @@ impl Owner {
         let (_, events) = client.subscribe().await.map_err(|error| create_failed(&error.to_string()))?;
         self.shim = Some(Attached { client: client.clone(), events });
         self.connect_attachers(&client).await;
+        // before the program can end
+        self.record.life.started_ns = Clock::now_ns();
         client.start().await.map_err(|error| create_failed(&error.to_string()))?;
         self.record.life.pid = pid;
         self.note_started().await;
@@ -123,8 +125,6 @@ impl Owner {
         let life = &mut self.record.life;
         life.phase = Phase::Running;
         life.ever_started = true;
-        life.started_ns = Clock::now_ns();
-        life.finished_ns = if life.finished_ns == 0 { 0 } else { life.finished_ns };
         life.exit_code = 0;
         life.oom_killed = false;
         life.error.clear();

@@ -20,9 +20,9 @@ use nix::unistd::Pid;
 
 /// The image of all tests.
 pub const IMAGE: &str = "busybox:test";
-const APPLETS: [&str; 22] = [
+const APPLETS: [&str; 24] = [
     "sh", "ls", "cat", "sleep", "echo", "id", "env", "hostname", "stat", "true", "false", "kill", "touch", "mkdir",
-    "mount", "pwd", "seq", "printf", "rm", "readlink", "tty", "stty",
+    "mount", "pwd", "seq", "printf", "rm", "readlink", "tty", "stty", "test", "grep",
 ];
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
