@@ -1,7 +1,7 @@
 //! Seccomp: dockerd's default profile and profiles given as JSON, resolved for one container.
 //!
 //! Pure. A profile has rules that hold only with some capability, on some architecture or from some kernel on;
-//! [`resolve`] settles these, so the runtime gets plain rules. Caller: `spec::build`.
+//! `resolve` settles these, so the runtime gets plain rules. Caller: `spec::build`.
 
 use std::collections::BTreeSet;
 
