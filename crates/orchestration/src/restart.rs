@@ -103,7 +103,9 @@ impl Restarts {
             }
             for (slot, mut tasks) in slots {
                 tasks.sort_by_key(|task| age(task));
-                for task in tasks.iter().skip(1) {
+                // The first of a spec version was made by an update.
+                for pair in tasks.windows(2).filter(|pair| pair[0].spec_version == pair[1].spec_version) {
+                    let task = pair[1];
                     self.record(&slot, task, task.meta.created_at.or(task.status.timestamp).unwrap_or(now));
                 }
                 let waiting = tasks.iter().filter(|task| task.desired_state == TaskState::Ready);

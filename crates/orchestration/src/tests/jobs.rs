@@ -52,6 +52,20 @@ fn a_slot_that_may_not_be_restarted_is_spent() {
 }
 
 #[test]
+fn a_slot_of_a_job_has_its_attempts() {
+    let mut sim = Sim::new(1);
+    let mut service = job(1, 1, "crash");
+    set_restart(&mut service.spec, |policy| {
+        policy.max_attempts = 2;
+        policy.delay = Some(Duration::from_secs(1));
+    });
+    sim.put(service);
+    sim.run(60);
+    assert_eq!(sim.tasks(|_| true).len(), 3);
+    assert!(sim.tasks(|task| task.desired_state <= TaskState::Complete).is_empty());
+}
+
+#[test]
 fn a_new_iteration_removes_what_still_runs_of_the_old_one() {
     let mut sim = Sim::new(2);
     sim.put(job(2, 2, "ok"));

@@ -110,6 +110,20 @@ fn a_new_leader_counts_past_attempts_from_the_store() {
 }
 
 #[test]
+fn the_task_that_an_update_made_is_no_attempt_for_a_new_leader_either() {
+    let mut sim = with_policy("ok", |policy| {
+        policy.max_attempts = 2;
+        policy.delay = Some(Duration::from_secs(1));
+    });
+    sim.run(5);
+    sim.update_service("s", |spec| set_image(spec, "crash"));
+    sim.settle();
+    sim.new_leader(9);
+    sim.run(100);
+    assert_eq!(made(&sim), 4, "the first, the update's, and two attempts");
+}
+
+#[test]
 fn a_new_leader_starts_what_waits_after_the_rest_of_the_delay() {
     let mut sim = with_policy("flaky", |policy| policy.delay = Some(Duration::from_secs(20)));
     sim.run(12);
