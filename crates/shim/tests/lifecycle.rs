@@ -47,6 +47,30 @@ fn a_runtime_that_is_missing_is_told() {
 }
 
 #[test]
+fn the_runtimes_program_may_come_open_on_stdin() {
+    let mut container = Container::prepare(&["/bin/true"], |l| l.runtime.fd = Some(0));
+    let program = fs::File::open(std::mem::replace(&mut container.launch.runtime.program, "renamed".into())).unwrap();
+    assert!(matches!(container.spawn_with(program.into()), Readiness::Ready { .. }));
+    assert_eq!(container.start_and_wait().exit_code, 0);
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed() {
+    let container = Container::create(&["/bin/true"], |_| {});
+    let mut clients: Vec<Client> = (0..shim::limits::CONNECTIONS).map(|_| container.client()).collect();
+    let mut last = clients.pop().unwrap();
+    assert!(matches!(last.ask(Request::State), Answer::State(_)));
+    let mut more = (container.client(), container.client());
+    assert_eq!(std::io::Read::read(&mut more.1.stream, &mut [0]).unwrap(), 0);
+    drop((last, more, clients));
+    eventually("there is room again", || {
+        let mut client = container.client();
+        client.send(Request::State);
+        std::io::Read::read(&mut client.stream, &mut [0]).is_ok_and(|length| length == 1)
+    });
+}
+
+#[test]
 fn signals_end_it_with_128_and_more() {
     for path in [SignalPath::Direct, SignalPath::Runtime] {
         let container = Container::create(&["/bin/sleep", "1000"], |l| l.runtime.signals = path);

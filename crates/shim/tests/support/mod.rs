@@ -61,10 +61,15 @@ impl Container {
 
     /// Starts the shim, which creates the container.
     pub(crate) fn spawn(&mut self) -> Readiness {
+        self.spawn_with(Stdio::null())
+    }
+
+    /// The same with something as the shim's stdin.
+    pub(crate) fn spawn_with(&mut self, stdin: Stdio) -> Readiness {
         let mut child = Command::new(env!("CARGO_BIN_EXE_shim-test-roles"))
             .arg("shim")
             .arg(self.directory().join("launch.json"))
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
