@@ -9,7 +9,7 @@ use tokio::process::Command;
 const CLI_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What the CLI says, or `None` if there is no CLI.
-async fn docker(server: &Server, arguments: &[&str]) -> Option<(bool, String)> {
+pub(crate) async fn docker(server: &Server, arguments: &[&str]) -> Option<(bool, String)> {
     let output = Command::new("docker")
         .args(["-H", &server.host()])
         .args(arguments)

@@ -369,9 +369,14 @@ impl Server {
     }
 
     pub(crate) async fn start_with(swarm: Arc<FakeSwarm>) -> Self {
+        Self::start_on(swarm, Vec::new()).await
+    }
+
+    /// On a unix socket, and on these.
+    pub(crate) async fn start_on(swarm: Arc<FakeSwarm>, mut listeners: Vec<api::listen::Listener>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("api.sock");
-        let listener = api::listen::bind_unix(&socket, None).await.unwrap();
+        listeners.push(api::listen::bind_unix(&socket, None).await.unwrap());
         let images = image::ImageStore::open(&dir.path().join("data"), image::Config::default()).unwrap();
         let engine = FakeEngine::default();
         let state = api::ApiState {
@@ -383,7 +388,7 @@ impl Server {
             about: api::About::default(),
         };
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(api::serve(vec![listener], state, async {
+        tokio::spawn(api::serve(listeners, state, async {
             // An error means that the server was dropped, which stops it too.
             let _ = stopped.await;
         }));
