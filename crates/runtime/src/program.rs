@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub(crate) struct Program;
 impl Executor for Program {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         let process = spec.process().as_ref();
+        make_null_writable();
         let found =
             process.map_or_else(|| Err("the spec has no process".to_owned()), |process| find(process).map(drop));
         found.map_err(ExecutorValidationError::ArgValidationError)
@@ -40,6 +42,22 @@ impl Executor for Program {
         // The container has started: its own error output is the only place left to tell, as with runc.
         let _ = writeln!(std::io::stderr(), "{error}");
         Err(ExecutorError::Other(error))
+    }
+}
+
+/// libcontainer replaces the host's /dev/null in the standard streams by the container's, but opened for reading only.
+fn make_null_writable() {
+    let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return };
+    for fd in 1..3 {
+        // SAFETY: an all-zero stat is a valid value, overwritten by fstat.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: `stat` outlives the call.
+        let found = unsafe { libc::fstat(fd, &mut stat) } == 0;
+        let is_null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
+        if found && is_null {
+            // SAFETY: both are open; the standard stream is replaced, and stays open across the program's start.
+            unsafe { libc::dup2(null.as_raw_fd(), fd) };
+        }
     }
 }
 

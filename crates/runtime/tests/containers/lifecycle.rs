@@ -14,6 +14,19 @@ fn runs_to_its_exit_code() {
 }
 
 #[test]
+fn standard_streams_may_be_the_hosts_null() {
+    let sandbox = Sandbox::new("cat || exit 1; echo x || exit 2; echo y >&2 || exit 3; exit 4");
+    fs::write(sandbox.bundle().join("config.json"), serde_json::to_vec(&sandbox.spec).unwrap()).unwrap();
+    let pid = sandbox.dir.path().join("pid");
+    let mut command = sandbox.command(&["create", "--bundle", sandbox.bundle().to_str().unwrap(), "--pid-file"]);
+    let null = std::process::Stdio::null;
+    let status = command.arg(&pid).arg(&sandbox.id).stdout(null()).stderr(null()).status().unwrap();
+    assert!(status.success(), "{}", sandbox.log());
+    sandbox.start();
+    assert_eq!(wait(fs::read_to_string(pid).unwrap().parse().unwrap()), 4);
+}
+
+#[test]
 fn states() {
     let sandbox = Sandbox::new("sleep 1000");
     let pid = sandbox.create();
