@@ -14,6 +14,7 @@ use crate::engine::{Inner, blocking};
 use crate::events::EventBus;
 use crate::exec::Execs;
 use crate::index::Index;
+use crate::launch::ShimEnd;
 use crate::network::NetworkBackend;
 use crate::owner::{self, Attached, EXIT_UNSEEN, unix_ns};
 use crate::record::{ContainerPaths, Flush, MountKind, Phase, Record};
@@ -111,9 +112,10 @@ async fn remove_strangers(engine: &Arc<Inner>, known: &BTreeSet<String>) {
             continue;
         }
         tracing::info!(container = %id, "removing the shim of an unknown container");
-        let _ = ShimClient::at(&entry.path()).delete(IfRunning::Kill).await;
+        let record = Record { id: id.clone(), ..Record::default() };
         let paths = ContainerPaths::new(&engine.config.data_root, &engine.config.exec_root, &id);
-        clear_exec(engine, &Record { id: id.clone(), ..Record::default() }, &paths).await;
+        let end = end_shim(engine, &record, &ShimClient::at(&entry.path())).await;
+        clear_exec(engine, &record, &paths, end).await;
     }
     match engine.images.rootfs_containers() {
         Ok(containers) => {
@@ -127,11 +129,22 @@ async fn remove_strangers(engine: &Arc<Inner>, known: &BTreeSet<String>) {
     }
 }
 
+/// Ends a shim that may be gone, and what the runtime knows of its container.
+async fn end_shim(engine: &Arc<Inner>, record: &Record, client: &ShimClient) -> ShimEnd {
+    match client.delete(IfRunning::Kill).await {
+        Ok(()) => ShimEnd::Soon,
+        Err(_) => {
+            crate::orphan::delete_in_runtime(engine, record).await;
+            ShimEnd::Over
+        }
+    }
+}
+
 /// Takes down what a run left of mounts and files.
-async fn clear_exec(engine: &Arc<Inner>, record: &Record, paths: &ContainerPaths) {
+async fn clear_exec(engine: &Arc<Inner>, record: &Record, paths: &ContainerPaths, end: ShimEnd) {
     let (shared, quiet, paths) = (engine.clone(), record.clone(), paths.clone());
     let cleared = blocking(move || {
-        crate::launch::undo_mounts(&shared, &quiet, &paths);
+        crate::launch::undo_mounts(&shared, &quiet, &paths, end);
         Ok(())
     })
     .await;
@@ -182,7 +195,12 @@ async fn adopt(engine: &Arc<Inner>, mut record: Record) -> Option<String> {
     if ended_meanwhile {
         note_end(&mut record, &paths);
     }
-    clear_exec(engine, &record, &paths).await;
+    if paths.exec.exists() {
+        let end = end_shim(engine, &record, &ShimClient::at(&paths.exec)).await;
+        clear_exec(engine, &record, &paths, end).await;
+    } else if let Err(error) = engine.images.unmount(&id).await {
+        tracing::debug!(container = %id, %error, "cannot unmount");
+    }
     if let Err(error) = engine.network.remove(&id).await {
         tracing::debug!(container = %id, %error, "cannot remove the network");
     }
@@ -213,10 +231,10 @@ async fn find_shim(engine: &Arc<Inner>, record: &mut Record, paths: &ContainerPa
     match state.status {
         Status::Running => life.phase = Phase::Running,
         Status::Paused => life.phase = Phase::Paused,
-        Status::Created | Status::Exited => {
-            if let Err(error) = client.delete(IfRunning::Kill).await {
-                tracing::debug!(container = %record.id, %error, "cannot delete");
-            }
+        Status::Created => return None,
+        // the caller takes the exit record, also if the record had not been told of the start, and ends the shim
+        Status::Exited => {
+            (life.phase, life.ever_started) = (Phase::Running, true);
             return None;
         }
     }
@@ -253,8 +271,8 @@ fn note_end(record: &mut Record, paths: &ContainerPaths) {
 
 /// Goes on with a removal that was interrupted.
 async fn remove_rest(engine: &Arc<Inner>, record: Record, paths: &ContainerPaths) {
-    let _ = ShimClient::at(&paths.exec).delete(IfRunning::Kill).await;
-    clear_exec(engine, &record, paths).await;
+    let end = end_shim(engine, &record, &ShimClient::at(&paths.exec)).await;
+    clear_exec(engine, &record, paths, end).await;
     let id = record.id.clone();
     let container = owner::spawn(engine, record, Vec::new(), None);
     let options = RemoveOptions { force: true, volumes: false };

@@ -249,8 +249,17 @@ fn write_etc(engine: &Inner, record: &Record, paths: &ContainerPaths) -> Result<
     Ok(())
 }
 
+/// Whether a shim still removes files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShimEnd {
+    /// It answered `delete` a moment ago.
+    Soon,
+    /// There is none.
+    Over,
+}
+
 /// Undoes what [`prepare`] did. Blocking; what is not there is passed over.
-pub(crate) fn undo_mounts(engine: &Inner, record: &Record, paths: &ContainerPaths) {
+pub(crate) fn undo_mounts(engine: &Inner, record: &Record, paths: &ContainerPaths, shim: ShimEnd) {
     for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
         engine.volumes.unmount(&mount.name, &record.id);
         if record.life.ever_started {
@@ -259,7 +268,9 @@ pub(crate) fn undo_mounts(engine: &Inner, record: &Record, paths: &ContainerPath
         }
     }
     task_files::remove(&paths.files());
-    wait_for_shims_end(&paths.bundle());
+    if shim == ShimEnd::Soon {
+        wait_for_shims_end(&paths.bundle());
+    }
     if let Err(error) = fs::remove_dir_all(&paths.exec)
         && error.kind() != std::io::ErrorKind::NotFound
     {
@@ -281,7 +292,7 @@ fn wait_for_shims_end(bundle: &Path) {
 }
 
 /// The runtime's command line.
-fn runtime_command(engine: &Inner, record: &Record) -> RuntimeCommand {
+pub(crate) fn runtime_command(engine: &Inner, record: &Record) -> RuntimeCommand {
     let config = &engine.config;
     let wanted =
         if record.host_config.runtime.is_empty() { &config.default_runtime } else { &record.host_config.runtime };

@@ -11,7 +11,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
-use super::past::{LINE_BYTES_MAX, Reader};
+use super::past::{LINE_BYTES_MAX, ROTATED_MAX, Reader};
 use super::{LogFrame, Next, Selection};
 use crate::clock::Clock;
 use crate::container::View;
@@ -70,25 +70,45 @@ fn same_file(one: &Metadata, other: &Metadata) -> bool {
 }
 
 impl Reader {
-    /// Sends what has been written since; goes over to a new file when there is one.
+    /// Sends what has been written since; goes over to newer files when there are some.
     async fn catch_up(&mut self, selection: &Selection, sender: &mpsc::Sender<LogFrame>) -> std::io::Result<Next> {
         loop {
-            let current = std::fs::metadata(&self.path).ok();
+            // looked up before the last read: whatever this file got before another took its place is read then
+            let newer = self.newer()?;
             if self.read_to_end(selection, sender).await? == Next::Stop {
                 return Ok(Next::Stop);
             }
-            let Some(current) = current else { return Ok(Next::GoOn) };
-            let own = self.file.as_ref().map(File::metadata).transpose()?;
-            if own.is_some_and(|own| same_file(&own, &current)) {
-                return Ok(Next::GoOn);
-            }
-            // looked up before the last read: whatever the old file got afterwards is read by now
-            self.read_to_end(selection, sender).await?;
-            let Ok(next) = File::open(&self.path) else { return Ok(Next::GoOn) };
+            let Some(next) = newer else { return Ok(Next::GoOn) };
             self.file = Some(next);
             self.offset = 0;
             self.partial.clear();
         }
+    }
+
+    /// The file that follows on the one being read; `None` if that is the newest. Of a file that has been packed meanwhile
+    /// the successor is not known, and the newest is taken.
+    fn newer(&self) -> std::io::Result<Option<File>> {
+        let Some(own) = self.file.as_ref().map(File::metadata).transpose()? else {
+            return Ok(File::open(&self.path).ok());
+        };
+        let Ok(newest) = File::open(&self.path) else { return Ok(None) };
+        let mut newer: Option<(File, Metadata)> = None;
+        let rotated = (1..ROTATED_MAX).map_while(|number| File::open(format!("{}.{number}", self.path.display())).ok());
+        let mut first = None;
+        for file in std::iter::once(newest).chain(rotated) {
+            let meta = file.metadata()?;
+            if same_file(&own, &meta) {
+                return Ok(newer.map(|(file, _)| file));
+            }
+            // a rotation in between shows a file twice
+            if newer.as_ref().is_none_or(|(_, known)| !same_file(known, &meta)) {
+                if first.is_none() {
+                    first = Some(file.try_clone()?);
+                }
+                newer = Some((file, meta));
+            }
+        }
+        Ok(first)
     }
 
     async fn read_to_end(&mut self, selection: &Selection, sender: &mpsc::Sender<LogFrame>) -> std::io::Result<Next> {

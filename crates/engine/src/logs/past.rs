@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::{LogFrame, Next, Selection};
 
 /// Rotated files of one log.
-const ROTATED_MAX: u32 = 1024;
+pub(super) const ROTATED_MAX: u32 = 1024;
 /// Bytes read at once when lines are counted from the end.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Bytes of one line; a longer one is no entry of a shim.

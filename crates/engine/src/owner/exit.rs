@@ -7,7 +7,7 @@ use shim::protocol::IfRunning;
 
 use super::Owner;
 use crate::clock::{Clock, SECOND_NS};
-use crate::launch::undo_mounts;
+use crate::launch::{ShimEnd, undo_mounts};
 use crate::record::Flush;
 use crate::restart::{EndedBy, wants_restart};
 
@@ -76,17 +76,22 @@ impl Owner {
 
     /// Takes down what a run needs: shim, network, mounts. Failures are told and do not stop the rest.
     pub(super) async fn take_down(&mut self) {
-        if let Some(shim) = self.shim.take()
-            && let Err(error) = shim.client.delete(IfRunning::Kill).await
-        {
-            tracing::debug!(container = %self.record.id, %error, "the shim does not delete its container");
+        let mut end = ShimEnd::Over;
+        if let Some(shim) = self.shim.take() {
+            match shim.client.delete(IfRunning::Kill).await {
+                Ok(()) => end = ShimEnd::Soon,
+                Err(error) => {
+                    tracing::debug!(container = %self.record.id, %error, "the shim does not delete its container");
+                    crate::orphan::delete_in_runtime(&self.engine, &self.record).await;
+                }
+            }
         }
         let id = self.record.id.clone();
         let engine = self.engine.clone();
         let (record, paths) = (self.record.clone(), self.paths.clone());
         let mounts = tokio::task::spawn_blocking({
             let engine = engine.clone();
-            move || undo_mounts(&engine, &record, &paths)
+            move || undo_mounts(&engine, &record, &paths, end)
         });
         let network = engine.network.remove(&id);
         let rootfs = async {

@@ -136,3 +136,24 @@ async fn auto_remove_and_force() {
     world.remove(&id).await;
     world.assert_clean();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starts_are_quick() {
+    let world = World::new().await;
+    world.run("warm", "sleep 1000").await;
+    let mut spans = Vec::new();
+    for number in 0..10 {
+        let name = format!("quick{number}");
+        let begin = std::time::Instant::now();
+        let id = world.create(&name, shell("sleep 1000")).await;
+        let created = begin.elapsed();
+        world.engine.start(&id).await.unwrap();
+        let started = begin.elapsed();
+        world.remove(&id).await;
+        spans.push((started, created, begin.elapsed() - started));
+    }
+    spans.sort();
+    println!("create and start, create, remove: {spans:?}");
+    // ten times the goal: a build without optimizations on a busy machine
+    assert!(spans[5].0 < std::time::Duration::from_millis(400), "{spans:?}");
+}
