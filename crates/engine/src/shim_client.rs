@@ -453,3 +453,74 @@ fn write_launch(directory: &Path, launch: &Launch) -> Result<(), ShimError> {
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(directory.join(LAUNCH_NAME)).and_then(|mut file| file.write_all(&text)).map_err(ShimError::Io)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client of a shim that answers the first call with `reply` and then sends `frames`.
+    async fn answered(reply: &str, frames: &[(FrameKind, &[u8])]) -> (tempfile::TempDir, ShimClient) {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = tokio::net::UnixListener::bind(directory.path().join(SOCKET_NAME)).unwrap();
+        let mut wire = Vec::new();
+        for (kind, payload) in [(FrameKind::Control, reply.as_bytes())].iter().chain(frames) {
+            wire.extend_from_slice(&encode_head(*kind, payload.len()));
+            wire.extend_from_slice(payload);
+        }
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_u8().await.unwrap();
+            // In small pieces: no frame ends where a piece does.
+            for piece in wire.chunks(3) {
+                stream.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let client = ShimClient::at(directory.path());
+        (directory, client)
+    }
+
+    #[tokio::test]
+    async fn refusals_carry_the_runtimes_text() {
+        let reply = r#"{"reply":{"seq":1,"answer":{"error":{"kind":"runtime","message":"exec: no"}}}}"#;
+        let (_directory, client) = answered(reply, &[]).await;
+        let error = client.start().await.unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.kind()), ("exec: no", Some(ErrorKind::Runtime)));
+    }
+
+    #[tokio::test]
+    async fn streams_are_read_to_their_end() {
+        let end = br#"{"end":{"reason":"exited","exit_code":3}}"#;
+        let frames = [(FrameKind::Stdout, &b"out"[..]), (FrameKind::Stderr, b"err"), (FrameKind::Control, end)];
+        let (_directory, client) = answered(r#"{"reply":{"seq":1,"answer":"done"}}"#, &frames).await;
+        let (mut output, _input) = client.attach(Attach::default()).await.unwrap();
+        assert_eq!(output.next().await.unwrap(), OutputItem::Stdout(Bytes::from("out")));
+        assert_eq!(output.next().await.unwrap(), OutputItem::Stderr(Bytes::from("err")));
+        assert!(matches!(output.next().await.unwrap(), OutputItem::End(End { exit_code: Some(3), .. })));
+        assert!(matches!(output.next().await, Err(ShimError::Gone)));
+    }
+
+    #[tokio::test]
+    async fn events_of_the_future_are_passed_over_and_the_end_is_told() {
+        let reply = r#"{"reply":{"seq":1,"answer":{"state":{"status":"running","pid":7}}}}"#;
+        let frames =
+            [(FrameKind::Control, &br#"{"event":{"new":{}}}"#[..]), (FrameKind::Control, br#"{"event":"oom"}"#)];
+        let (_directory, client) = answered(reply, &frames).await;
+        let (state, mut events) = client.subscribe().await.unwrap();
+        assert_eq!(state.pid, 7);
+        assert_eq!(events.next().await, Some(Event::Oom));
+        assert_eq!(events.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_is_gone_is_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(ShimClient::at(directory.path()).state().await, Err(ShimError::Gone)));
+        let long = directory.path().join("x".repeat(120));
+        std::fs::create_dir(&long).unwrap();
+        assert!(matches!(ShimClient::at(&long).state().await, Err(ShimError::Gone)));
+        let _listener = tokio::net::UnixListener::bind(directory.path().join("short")).unwrap();
+        std::fs::rename(directory.path().join("short"), long.join(SOCKET_NAME)).unwrap();
+        assert!(ShimClient::at(&long).open().await.is_ok());
+    }
+}
