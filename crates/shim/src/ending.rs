@@ -56,7 +56,7 @@ impl Server {
             Purpose::Pause => self.set_status(Status::Paused, caller),
             Purpose::Resume => self.set_status(Status::Running, caller),
             // The reply is the last thing the shim says.
-            Purpose::Delete => self.deleted = Some(caller),
+            Purpose::Delete => self.deleted = Some((caller, clock::after_ms(clock::now(), limits::DRAIN_MS))),
             Purpose::Plain | Purpose::Exec(_) => self.reply(caller, Answer::Done),
         }
     }
@@ -77,6 +77,14 @@ impl Server {
 
     /// Finishes what has ended and whose output is drained, or has been awaited long enough.
     pub(crate) fn finish_ended(&mut self, now: Instant) {
+        if let Some((_, until)) = &self.deleted
+            && now >= *until
+            && self.container.alive()
+        {
+            // Deleted, and yet its end was not seen: the runtime's process was no child of ours. It was killed.
+            let signal = nix::libc::SIGKILL;
+            self.container.exit = Some(ended_now(ChildExit { code: 128 + signal, signal: Some(signal) }));
+        }
         let starting = self.jobs.iter().any(|job| matches!(job.purpose, Purpose::Start(_)));
         if let Some(end) = &self.container.exit
             && !self.container.ended()

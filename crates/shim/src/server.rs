@@ -93,8 +93,8 @@ pub(crate) struct Server {
     /// Ends of children nobody knows yet: of an exec whose pid file is not read.
     pub(crate) orphans: Vec<(i32, ChildExit)>,
     pub(crate) scratch: Scratch,
-    /// The runtime has deleted the container; who waits for the shim's end.
-    pub(crate) deleted: Option<Caller>,
+    /// The runtime has deleted the container; who waits for the shim's end, and how long the exit is awaited at most.
+    pub(crate) deleted: Option<(Caller, Instant)>,
 }
 
 impl Server {
@@ -377,7 +377,8 @@ impl Server {
         let jobs = self.jobs.iter().map(|job| job.invocation.deadline);
         let execs = self.execs.iter().filter_map(|exec| exec.exit.as_ref()).map(|end| end.drain_until);
         let container = self.container.exit.as_ref().filter(|_| !self.container.ended()).map(|end| end.drain_until);
-        stalls.chain(jobs).chain(execs).chain(container).min()
+        let deleted = self.deleted.as_ref().map(|(_, until)| *until).filter(|_| self.container.alive());
+        stalls.chain(jobs).chain(execs).chain(container).chain(deleted).min()
     }
 
     /// Replies to a call whose connection may be gone.
@@ -403,7 +404,7 @@ impl Server {
 
     /// The last reply; clients that take nothing are not waited for.
     fn say_goodbye(&mut self) {
-        if let Some(caller) = self.deleted.take() {
+        if let Some((caller, _)) = self.deleted.take() {
             self.reply(caller, Answer::Done);
         }
     }

@@ -109,12 +109,14 @@ pub(crate) fn wait_for(pid: i32) -> i32 {
     }
 }
 
-/// Runs `work` in a child at low priority, which exits with 0 or 1; its process id.
+/// Runs `work` in a child at low priority, without the parent's files, which exits with 0 or 1; its process id.
 pub(crate) fn fork_worker(work: impl FnOnce() -> io::Result<()>) -> io::Result<i32> {
     // SAFETY: the shim has one thread, so no lock can be held by another one in the child.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child.as_raw()),
         ForkResult::Child => {
+            // SAFETY: takes no pointers. Whoever owns the descriptors here is never used nor dropped again: `_exit` follows.
+            unsafe { libc::close_range(libc::STDERR_FILENO as u32 + 1, u32::MAX, 0) };
             // SAFETY: takes no pointers.
             unsafe { libc::nice(10) };
             let code = i32::from(work().is_err());

@@ -79,8 +79,9 @@ impl LogFile {
 
     /// Length of the lines that go into this file: up to the one with which it reaches its size.
     fn until_rotation(&self, lines: &[u8]) -> usize {
-        let room = self.max_size.saturating_sub(self.size);
-        if self.max_size == 0 || self.compressing.is_some() || room > lines.len() as u64 {
+        let times = if self.compressing.is_some() { 2 } else { 1 };
+        let room = self.max_size.saturating_mul(times).saturating_sub(self.size);
+        if self.max_size == 0 || room > lines.len() as u64 {
             return lines.len();
         }
         let reached = (room as usize).saturating_sub(1);
