@@ -1,9 +1,12 @@
-//! Tasks of the project that are not the product: `cargo xtask tidy`.
+//! Tasks of the project that are not the product: `cargo xtask tidy`, `cargo xtask vm`.
 
 #![forbid(unsafe_code)]
 
 mod layers;
 mod tidy;
+mod vm;
+mod vm_disk;
+mod vm_machine;
 
 use anyhow::{Result, bail};
 
@@ -11,6 +14,7 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("tidy") => tidy::run(),
-        _ => bail!("usage: cargo xtask tidy"),
+        Some("vm") => vm::run(&args[1..]),
+        _ => bail!("usage: cargo xtask tidy\n       {}", vm::USAGE),
     }
 }

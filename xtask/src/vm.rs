@@ -1,0 +1,116 @@
+//! `cargo xtask vm`: the walk-through in a virtual machine with Debian's kernel and cgroup v2 alone, which the machines
+//! that develop and test Skep may not have. Emulated (TCG), so it needs no virtualization of the host; slow, so it stands
+//! outside `./check`. Everything of it lies in `target/vm`; it changes nothing else but installing missing packages.
+//!
+//! The machine is started twice on one disk: the first run ends by a power cut, the second finds the swarm again.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{vm_disk, vm_machine};
+
+/// How to call it.
+pub(crate) const USAGE: &str = "cargo xtask vm [--debug] [--tiny] [--own-cli]";
+
+/// Debian packages that the host needs: the emulator, a shell for the machine, `mke2fs`, `ldd`, `nft`, apt's tools.
+const PACKAGES: &[&str] =
+    &["qemu-system-x86", "seabios", "busybox-static", "e2fsprogs", "nftables", "libc-bin", "apt", "dpkg"];
+
+/// What the arguments ask for.
+pub(crate) struct Options {
+    /// Which build of Skep: `debug` or `release`.
+    pub(crate) profile: &'static str,
+    /// The image of the service: a folder of `examples/`.
+    pub(crate) example: &'static str,
+    /// The client in the machine: the docker CLI of the host, if there is one; else Skep's own.
+    pub(crate) docker: Option<PathBuf>,
+}
+
+/// Where things are.
+pub(crate) struct Places {
+    /// The workspace.
+    pub(crate) root: PathBuf,
+    /// All that this makes.
+    pub(crate) work: PathBuf,
+}
+
+/// Builds the machine, runs it, prints what it found. Fails if a check failed or the machine did not come to its end.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let options = options(args)?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?.to_path_buf();
+    let work = root.join("target/vm");
+    std::fs::create_dir_all(&work)?;
+    let places = Places { root, work };
+
+    install(PACKAGES)?;
+    println!("vm: building Skep ({})", options.profile);
+    let mut build = Command::new("cargo");
+    build.current_dir(&places.root).args(["build", "--locked", "--quiet", "-p", "daemon", "--bin", "skep"]);
+    if options.profile == "release" {
+        build.arg("--release");
+    }
+    succeed(&mut build)?;
+
+    let machine = vm_disk::build(&places, &options)?;
+    println!("vm: client is {}", options.docker.as_deref().unwrap_or(Path::new("skep")).display());
+    let mut failed = 0;
+    for phase in vm_machine::PHASES {
+        failed += vm_machine::run(&places, &machine, phase)?;
+    }
+    ensure!(failed == 0, "{failed} checks failed; logs of the machine: {}", places.work.join("logs").display());
+    println!("vm: everything passed");
+    Ok(())
+}
+
+fn options(args: &[String]) -> Result<Options> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let docker = std::env::split_paths(&path).map(|dir| dir.join("docker")).find(|path| path.is_file());
+    let mut options = Options { profile: "release", example: "dummy-service-py", docker };
+    for arg in args {
+        match arg.as_str() {
+            "--debug" => options.profile = "debug",
+            "--tiny" => options.example = "tiny-service",
+            "--own-cli" => options.docker = None,
+            other => bail!("unknown argument {other:?}; usage: {USAGE}"),
+        }
+    }
+    Ok(options)
+}
+
+/// Installs those of the packages that are missing.
+fn install(packages: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("vm: installing {}", missing.join(" "));
+    let hint = || format!("could not install {}: run as root on Debian, or install them by hand", missing.join(" "));
+    succeed(Command::new("apt-get").args(["update", "-qq"])).with_context(hint)?;
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
+        .args(&missing);
+    succeed(&mut apt).with_context(hint)
+}
+
+fn installed(package: &str) -> bool {
+    let output = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).output();
+    output.is_ok_and(|output| output.status.success() && output.stdout == b"installed")
+}
+
+/// Runs a command to its end. Its standard output is dropped, unless it fails.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    output(command).map(drop)
+}
+
+/// Runs a command to its end and gives what it printed.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let shown = format!("{command:?}");
+    let output = command.output().with_context(|| shown.clone())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{shown}: {}\n{text}{errors}", output.status);
+    Ok(text)
+}
