@@ -7,6 +7,7 @@ mod documents;
 mod fake_engine;
 mod http_rules;
 mod images;
+mod real;
 /// The registry of `image`'s own tests.
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../../image/tests/common/registry.rs"]

@@ -342,8 +342,12 @@ pub(crate) struct Server {
     pub(crate) engine: FakeEngine,
     pub(crate) socket: PathBuf,
     _dir: tempfile::TempDir,
-    stop: Option<oneshot::Sender<()>>,
+    _data: Option<tempfile::TempDir>,
+    stop: Stop,
 }
+
+/// Stops the server when dropped.
+struct Stop(Option<oneshot::Sender<()>>);
 
 /// An answer, read whole.
 #[derive(Debug)]
@@ -373,14 +377,26 @@ impl Server {
     }
 
     /// On a unix socket, and on these.
-    pub(crate) async fn start_on(swarm: Arc<FakeSwarm>, mut listeners: Vec<api::listen::Listener>) -> Self {
+    pub(crate) async fn start_on(swarm: Arc<FakeSwarm>, listeners: Vec<api::listen::Listener>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let images = image::ImageStore::open(&dir.path().join("data"), image::Config::default()).unwrap();
+        let engine = FakeEngine::default();
+        let server = Self::start_of(swarm, Arc::new(engine.clone()), images, listeners).await;
+        Self { engine, _data: Some(dir), ..server }
+    }
+
+    /// With an engine and images of one's own; `engine` of the server is not used then.
+    pub(crate) async fn start_of(
+        swarm: Arc<FakeSwarm>,
+        engine: Arc<dyn api::EngineBackend>,
+        images: image::ImageStore,
+        mut listeners: Vec<api::listen::Listener>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("api.sock");
         listeners.push(api::listen::bind_unix(&socket, None).await.unwrap());
-        let images = image::ImageStore::open(&dir.path().join("data"), image::Config::default()).unwrap();
-        let engine = FakeEngine::default();
         let state = api::ApiState {
-            engine: Arc::new(engine.clone()),
+            engine,
             images,
             networks: Arc::new(Bridge),
             swarm: swarm.clone(),
@@ -392,7 +408,7 @@ impl Server {
             // An error means that the server was dropped, which stops it too.
             let _ = stopped.await;
         }));
-        Self { swarm, engine, socket, _dir: dir, stop: Some(stop) }
+        Self { swarm, engine: FakeEngine::default(), socket, _dir: dir, _data: None, stop: Stop(Some(stop)) }
     }
 
     pub(crate) fn host(&self) -> String {
@@ -416,9 +432,9 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Stop {
     fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
+        if let Some(stop) = self.0.take() {
             let _ = stop.send(());
         }
     }
