@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use shim::launch::ExitRecord;
 use shim::protocol::{IfRunning, Status};
@@ -48,6 +49,7 @@ impl Engine {
             events: EventBus::default(),
             index: Index::default(),
             execs: Execs::default(),
+            shuts_down: AtomicBool::new(false),
         });
         let known: BTreeSet<String> = records.iter().map(|record| record.id.clone()).collect();
         for record in &records {
@@ -228,6 +230,8 @@ async fn find_shim(engine: &Arc<Inner>, record: &mut Record, paths: &ContainerPa
     let (client, _) = ShimClient::connect(&paths.exec, &record.id).await.ok()?;
     let (state, events) = client.subscribe().await.ok()?;
     let life = &mut record.life;
+    // The record knows this start: what users have seen of it stays as it is.
+    let is_known = life.phase != Phase::Restarting && life.pid == state.pid && life.started_ns != 0;
     match state.status {
         Status::Running => life.phase = Phase::Running,
         Status::Paused => life.phase = Phase::Paused,
@@ -241,7 +245,7 @@ async fn find_shim(engine: &Arc<Inner>, record: &mut Record, paths: &ContainerPa
     life.pid = state.pid;
     life.oom_killed |= state.oom_killed;
     life.ever_started = true;
-    if let Some(started) = state.started_at.as_deref().and_then(unix_ns) {
+    if let Some(started) = state.started_at.as_deref().and_then(unix_ns).filter(|_| !is_known) {
         life.started_ns = started;
     }
     tracing::info!(container = %record.id, engine = ?engine.config.exec_root, "adopted");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use docker_types::container::{Inspect, Summary, TopResponse, UpdateRequest, UpdateResponse, WaitError, WaitResponse};
 use docker_types::event::EventMessage;
@@ -31,6 +32,8 @@ pub(crate) struct Inner {
     pub(crate) events: EventBus,
     pub(crate) index: Index,
     pub(crate) execs: Execs,
+    /// The daemon ends and stops its containers.
+    pub(crate) shuts_down: AtomicBool,
 }
 
 impl std::fmt::Debug for Inner {
@@ -291,6 +294,7 @@ impl Engine {
     pub async fn shutdown(&self, what: Shutdown) {
         let containers = self.0.index.all();
         if what == Shutdown::StopAll {
+            self.0.shuts_down.store(true, Ordering::Relaxed);
             let stops =
                 containers.iter().filter(|container| container.record().life.phase.is_running()).map(|container| {
                     let container = container.clone();

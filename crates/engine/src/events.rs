@@ -86,16 +86,11 @@ pub struct EventStream {
 impl EventStream {
     /// The next event; `None` when there will be no more. Cancel safe.
     pub async fn next(&mut self) -> Option<Arc<EventMessage>> {
-        loop {
-            let event = match self.past.pop_front() {
-                Some(event) => event,
-                None => self.next_live().await?,
-            };
-            match self.until_ns {
-                Some(until) if event.time_nano > until => return None,
-                _ => return Some(event),
-            }
-        }
+        let event = match self.past.pop_front() {
+            Some(event) => event,
+            None => self.next_live().await?,
+        };
+        self.until_ns.is_none_or(|until| event.time_nano <= until).then_some(event)
     }
 
     async fn next_live(&mut self) -> Option<Arc<EventMessage>> {

@@ -164,9 +164,9 @@ impl Engine {
         check_running(&record)?;
         let client = view.shim.clone().ok_or_else(|| EngineError::not_running(&record.id))?;
         self.0.execs.change(id, |entry| (entry.started, entry.running) = (true, true));
-        let detached = request.detach;
+        let mode = if request.detach { ExecMode::Detached } else { ExecMode::Attached };
         let size = window(request.console_size).or_else(|| window(entry.request.console_size));
-        let started = start(&self.0, &record, &client, id, &entry.request, size, detached).await;
+        let started = start(&self.0, &record, &client, id, &entry.request, Terms { mode, size }).await;
         let (pid, stream) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -231,23 +231,28 @@ impl Engine {
 
 type Stream = (crate::shim_client::ShimOutput, crate::shim_client::ShimInput);
 
+/// Whether an exec has streams, and the size of its terminal.
+struct Terms {
+    mode: ExecMode,
+    size: Option<WindowSize>,
+}
+
 async fn start(
     engine: &Arc<Inner>,
     record: &Record,
     client: &ShimClient,
     id: &str,
     request: &ExecCreateRequest,
-    size: Option<WindowSize>,
-    detached: bool,
+    terms: Terms,
 ) -> Result<(i32, Option<Stream>), EngineError> {
     let process = crate::bundle::exec_process(engine, record, request)?;
     let exec = ExecStart {
         id: id.to_owned(),
         process,
         terminal: request.tty,
-        size,
-        stdin: request.attach_stdin && !detached,
-        mode: if detached { ExecMode::Detached } else { ExecMode::Attached },
+        size: terms.size,
+        stdin: request.attach_stdin && terms.mode == ExecMode::Attached,
+        mode: terms.mode,
     };
     client.exec_start(exec).await.map_err(|error| start_failed(&error.to_string()))
 }
@@ -316,7 +321,8 @@ async fn probe_exit(probe: &Probe, output: &mut Vec<u8>) -> Result<i64, EngineEr
         ..ExecCreateRequest::default()
     };
     log_exec(&probe.engine, &probe.record, "exec_create", &id, &probe.words);
-    let (_, stream) = start(&probe.engine, &probe.record, &probe.client, &id, &request, None, false).await?;
+    let terms = Terms { mode: ExecMode::Attached, size: None };
+    let (_, stream) = start(&probe.engine, &probe.record, &probe.client, &id, &request, terms).await?;
     log_exec(&probe.engine, &probe.record, "exec_start", &id, &probe.words);
     let mut guard = KillOnDrop { client: probe.client.clone(), id: Some(id.clone()) };
     let Some((mut stdout, _input)) = stream else { return Err(EngineError::internal("an exec without its streams")) };

@@ -7,9 +7,11 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use shim::launch::{Launch, LogDriver, LogSpec, RuntimeCommand, SignalPath};
 use shim::protocol::WindowSize;
 
+use crate::bundle::shared_memory;
 use crate::config::BUILT_IN_RUNTIME;
 use crate::copy_up::copy_up;
 use crate::engine::Inner;
@@ -22,6 +24,9 @@ use crate::{EngineError, ErrorKind};
 
 /// Names of the files that are bound over those of the image.
 pub(crate) const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
+
+/// The kernel takes a shim's memory last, as with containerd's.
+const SHIM_OOM_SCORE: i32 = -998;
 
 /// What the OCI document is made of.
 #[derive(Debug)]
@@ -171,6 +176,13 @@ pub(crate) fn prepare(
     make_directory(&paths.bundle(), 0o700)?;
     mount_all(engine, record, &rootfs.merged)?;
     write_etc(engine, record, paths)?;
+    if record.host_config.ipc_mode == "shareable" {
+        mount_shared_memory(&shared_memory(paths), record.host_config.shm_size)?;
+    }
+    let lost = record.task.as_ref().is_some_and(|task| task.secrets || !task.configs.is_empty()) && files.is_empty();
+    if lost {
+        return Err(EngineError::conflict("the secrets and configs of this task went with the daemon that had them"));
+    }
     let task_files = task_files::write(&paths.files(), files)?;
     let config = crate::bundle::document(engine, record, paths, &rootfs, &network, &task_files)?;
     Ok(Prepared { config })
@@ -179,6 +191,14 @@ pub(crate) fn prepare(
 fn make_directory(path: &Path, mode: u32) -> Result<(), EngineError> {
     fs::create_dir_all(path).map_err(|error| EngineError::io("create", path, &error))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| EngineError::io("chmod", path, &error))
+}
+
+/// Memory that other containers may have too.
+fn mount_shared_memory(path: &Path, bytes: i64) -> Result<(), EngineError> {
+    make_directory(path, 0o700)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("shm"), path, Some("tmpfs"), flags, Some(format!("mode=1777,size={bytes}").as_str()))
+        .map_err(|error| EngineError::io("mount shared memory at", path, &error.into()))
 }
 
 fn mount_all(engine: &Inner, record: &mut Record, rootfs: &Path) -> Result<(), EngineError> {
@@ -268,6 +288,10 @@ pub(crate) fn undo_mounts(engine: &Inner, record: &Record, paths: &ContainerPath
         }
     }
     task_files::remove(&paths.files());
+    if record.host_config.ipc_mode == "shareable" {
+        // nothing there is fine
+        let _ = umount2(&shared_memory(paths), MntFlags::MNT_DETACH);
+    }
     if shim == ShimEnd::Soon {
         wait_for_shims_end(&paths.bundle());
     }
@@ -346,7 +370,7 @@ pub(crate) fn document(engine: &Inner, record: &Record, paths: &ContainerPaths) 
         log: log_spec(record, paths),
         exit_record: paths.exit(),
         memory_cgroup: None,
-        oom_score_adj: None,
+        oom_score_adj: Some(SHIM_OOM_SCORE),
         attach_stall_ms: 0,
     }
 }

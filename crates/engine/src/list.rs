@@ -76,15 +76,15 @@ pub(crate) fn status_text(life: &LifeRecord, now_ns: i64) -> String {
 fn check(filters: &Filters) -> Result<(), EngineError> {
     let refuse = |error: docker_types::filters::FilterError| EngineError::invalid(error.to_string());
     filters.validate(&FILTERS).map_err(refuse)?;
-    for status in filters.get("status").filter(|status| !STATES.contains(status)) {
-        return Err(EngineError::invalid(format!("invalid filter 'status={status}'")));
-    }
-    for health in filters.get("health").filter(|health| !["starting", "healthy", "unhealthy", "none"].contains(health))
-    {
-        return Err(EngineError::invalid(format!("invalid filter 'health={health}'")));
-    }
-    for code in filters.get("exited").filter(|code| code.parse::<i64>().is_err()) {
-        return Err(EngineError::invalid(format!("invalid filter 'exited={code}'")));
+    let known = |key: &str, value: &str| match key {
+        "status" => STATES.contains(&value),
+        "health" => ["starting", "healthy", "unhealthy", "none"].contains(&value),
+        _ => value.parse::<i64>().is_ok(),
+    };
+    for key in ["status", "health", "exited"] {
+        if let Some(value) = filters.get(key).find(|value| !known(key, value)) {
+            return Err(EngineError::invalid(format!("invalid filter '{key}={value}'")));
+        }
     }
     filters.flag("is-task").map_err(refuse)?;
     Ok(())

@@ -268,11 +268,6 @@ impl Record {
         Ok(Some(record))
     }
 
-    /// Twelve digits of the id.
-    pub(crate) fn short_id(&self) -> &str {
-        &self.id[..12.min(self.id.len())]
-    }
-
     /// What every event of the container tells: its labels, image and name.
     pub(crate) fn event_attributes(&self) -> std::collections::BTreeMap<String, String> {
         let mut attributes = self.config.labels.clone().unwrap_or_default();
@@ -300,7 +295,6 @@ mod tests {
         record.save(directory.path(), Flush::Wait).unwrap();
         let read = Record::load(directory.path()).unwrap().unwrap();
         assert_eq!((read.name.as_str(), read.life.phase), ("n", Phase::Restarting));
-        assert_eq!(read.short_id().len(), 12);
         record.version = RECORD_VERSION + 1;
         record.save(directory.path(), Flush::Later).unwrap();
         assert!(Record::load(directory.path()).is_err());

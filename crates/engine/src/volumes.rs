@@ -222,12 +222,6 @@ impl Volumes {
         fs::remove_dir_all(&directory).map_err(|error| EngineError::io("remove", &directory, &error))
     }
 
-    pub(crate) fn is_anonymous(&self, name: &str) -> bool {
-        let state = self.lock();
-        let labels = state.volumes.get(name).and_then(|record| record.labels.as_ref());
-        labels.is_some_and(|labels| labels.contains_key(ANONYMOUS_LABEL))
-    }
-
     /// Removes what no container uses: anonymous volumes, or all with the filter `all`.
     pub(crate) fn prune(&self, filters: &Filters, events: &EventBus) -> Result<VolumesPruneResponse, EngineError> {
         filters.validate(&["label", "label!", "all"]).map_err(|error| EngineError::invalid(error.to_string()))?;
@@ -369,7 +363,7 @@ mod tests {
         let events = EventBus::default();
         volumes.create(&request("named")).unwrap();
         let anonymous = volumes.create(&request("")).unwrap().volume.name;
-        assert!(volumes.is_anonymous(&anonymous));
+        assert!(volumes.inspect(&anonymous).unwrap().labels.unwrap().contains_key(ANONYMOUS_LABEL));
         let gone = volumes.prune(&Filters::default(), &events).unwrap();
         assert_eq!(gone.volumes_deleted, Some(vec![anonymous]));
         let mut filters = Filters::default();

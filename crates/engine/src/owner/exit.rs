@@ -93,6 +93,9 @@ impl Owner {
             let engine = engine.clone();
             move || undo_mounts(&engine, &record, &paths, end)
         });
+        if let Some(network) = engine.network.get(&id) {
+            self.log_networks("disconnect", &network);
+        }
         let network = engine.network.remove(&id);
         let rootfs = async {
             // mounts below it go first

@@ -94,7 +94,8 @@ impl Owner {
 
     pub(super) fn start_health(&mut self) {
         let Some((probe, check)) = self.probe() else { return };
-        let run = self.health.as_ref().map_or(0, |health| health.run) + 1;
+        self.health_runs += 1;
+        let run = self.health_runs;
         let started_ns = self.record.life.started_ns;
         let mailbox = self.own_mailbox.clone();
         let view = self.view.subscribe();

@@ -30,6 +30,8 @@ use self::health::HealthRun;
 use self::stop::Stopping;
 use crate::container::{Command, Container, MAILBOX_COMMANDS, View};
 use crate::engine::Inner;
+use crate::launch::network_mode;
+use crate::network::{ContainerNetwork, NetworkMode};
 use crate::options::SecretFile;
 use crate::record::{ContainerPaths, Flush, Phase, Record};
 use crate::restart::Backoff;
@@ -68,6 +70,10 @@ pub(crate) struct Owner {
     backoff: Backoff,
     waiting_attachers: Vec<PendingAttach>,
     health: Option<HealthRun>,
+    /// Runs of health checks so far.
+    health_runs: u64,
+    /// Stopped on purpose: no policy starts it again while this daemon lives.
+    stays_stopped: bool,
     /// Contents of secrets and configs; in memory only.
     files: Vec<SecretFile>,
 }
@@ -105,6 +111,8 @@ pub(crate) fn spawn(
         backoff: Backoff::default(),
         waiting_attachers: Vec::new(),
         health: None,
+        health_runs: 0,
+        stays_stopped: false,
         files,
     };
     tokio::spawn(owner.run());
@@ -262,6 +270,21 @@ impl Owner {
         let mut all = self.record.event_attributes();
         all.extend(attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         self.engine.events.log("container", action, &self.record.id, all);
+    }
+
+    /// dockerd's events about the networks that a container joins and leaves.
+    fn log_networks(&self, action: &str, network: &ContainerNetwork) {
+        for endpoint in &network.endpoints {
+            let kind = match (endpoint.network_name.as_str(), network_mode(&self.record)) {
+                (_, NetworkMode::Host) => "host",
+                (_, NetworkMode::None) => "null",
+                ("bridge" | "docker_gwbridge", _) => "bridge",
+                _ => "overlay",
+            };
+            let attributes = [("container", self.record.id.as_str()), ("name", &endpoint.network_name), ("type", kind)];
+            let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            self.engine.events.log("network", action, &endpoint.network_id, attributes);
+        }
     }
 
     async fn pause(&mut self) -> Result<(), EngineError> {

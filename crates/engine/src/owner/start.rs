@@ -38,12 +38,15 @@ impl Owner {
         }
         self.restart_at = None;
         self.record.life.stopped_by_user = false;
+        self.stays_stopped = false;
         self.record.life.restart_count = 0;
         let result = self.start().await;
-        if result.is_err() && self.record.host_config.auto_remove {
-            if let Err(error) = self.remove_now(crate::RemoveOptions { force: true, volumes: true }).await {
-                tracing::warn!(container = %self.record.id, %error, "cannot remove");
-            }
+        let options = crate::RemoveOptions { force: true, volumes: true };
+        if result.is_err()
+            && self.record.host_config.auto_remove
+            && let Err(error) = self.remove_now(options).await
+        {
+            tracing::warn!(container = %self.record.id, %error, "cannot remove");
         }
         result
     }
@@ -103,6 +106,7 @@ impl Owner {
         let rootfs = async { engine.images.mount(&self.record.id).await.map_err(EngineError::from) };
         let network = async { engine.network.create(request).await.map_err(launch::network_failed) };
         let (rootfs, network) = tokio::try_join!(rootfs, network)?;
+        self.log_networks("connect", &network);
         let exit_record = self.paths.exit();
         if let Err(error) = std::fs::remove_file(&exit_record)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -139,7 +143,7 @@ impl Owner {
     pub(super) async fn restart_or_rest(&mut self, ran_for: Duration) -> bool {
         use crate::restart::{EndedBy, wants_restart};
         let life = &self.record.life;
-        let ended_by = if life.stopped_by_user { EndedBy::User } else { EndedBy::Itself };
+        let ended_by = if self.stays_stopped || life.stopped_by_user { EndedBy::User } else { EndedBy::Itself };
         let policy = &self.record.host_config.restart_policy;
         let again = ended_by == EndedBy::Itself
             && self.record.task.is_none()

@@ -1,5 +1,6 @@
 //! Stop, kill, restart. A stop is a state with a deadline; it ends with the container's exit.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -82,7 +83,10 @@ impl Owner {
     }
 
     async fn note_user_stop(&mut self) {
-        if !self.record.life.stopped_by_user {
+        self.stays_stopped = true;
+        // a daemon that stops its containers is no user: the next one starts them again
+        let shuts_down = self.engine.shuts_down.load(Ordering::Relaxed);
+        if !self.record.life.stopped_by_user && !shuts_down {
             self.record.life.stopped_by_user = true;
             // only this policy asks after a reboot who stopped it
             let policy = self.record.host_config.restart_policy.name.as_str();
@@ -143,8 +147,17 @@ impl Owner {
     pub(super) async fn restart(&mut self, options: StopOptions, reply: Reply) {
         match self.record.life.phase {
             Phase::Running | Phase::Paused | Phase::Restarting => self.stop(options, Then::StartAgain(reply)).await,
-            _ => self.follow(Then::StartAgain(reply)).await,
+            _ => {
+                let result = self.start_again().await;
+                let _ = reply.send(result);
+            }
         }
+    }
+
+    async fn start_again(&mut self) -> Result<(), EngineError> {
+        self.start_by_user().await?;
+        self.log("restart");
+        Ok(())
     }
 
     /// `docker kill`.
@@ -177,13 +190,8 @@ impl Owner {
                 let _ = reply.send(Ok(()));
             }
             Then::StartAgain(reply) => {
-                if self.exits > 0 {
-                    self.log("stop");
-                }
-                let result = self.start_by_user().await;
-                if result.is_ok() {
-                    self.log("restart");
-                }
+                self.log("stop");
+                let result = self.start_again().await;
                 let _ = reply.send(result);
             }
             Then::Remove(options, reply) => {

@@ -157,3 +157,82 @@ async fn starts_are_quick() {
     // ten times the goal: a build without optimizations on a busy machine
     assert!(spans[5].0 < std::time::Duration::from_millis(400), "{spans:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_tell_a_containers_life() {
+    let world = World::new().await;
+    let mut events = world.engine.subscribe(None, None);
+    let id = world.run("web", "trap 'exit 0' TERM; while :; do sleep 0.05; done").await;
+    world.until(&id, |inspect| inspect.state.running).await;
+    let ready = world.engine.exec_create(&id, Default::default()).await.unwrap_err();
+    assert_eq!(ready.to_string(), "No exec command specified");
+    patiently(world.engine.restart(&id, StopOptions { timeout_s: Some(0), signal: None })).await.unwrap();
+    world.remove(&id).await;
+    let mut told = Vec::new();
+    while told.last().map(String::as_str) != Some("container destroy") {
+        let event = patiently(events.next()).await.unwrap();
+        told.push(format!("{} {}", event.kind, event.action));
+    }
+    let start = ["network connect", "container start"];
+    let end = ["container kill", "network disconnect", "container die"];
+    let mut expected = vec!["container create"];
+    expected.extend(start);
+    expected.extend(["container kill"]);
+    expected.extend(end);
+    expected.extend(["container stop"]);
+    expected.extend(start);
+    expected.extend(["container restart"]);
+    expected.extend(end);
+    expected.extend(["container destroy"]);
+    assert_eq!(told, expected);
+    world.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_its_containers_starts_them_again() {
+    let mut world = World::new().await;
+    let policy = RestartPolicy { name: "unless-stopped".into(), maximum_retry_count: 0 };
+    let wanted = || {
+        with_host(shell("sleep 1000"), |host| {
+            host.restart_policy = policy.clone();
+        })
+    };
+    let (kept, stopped) = (world.create("kept", wanted()).await, world.create("stopped", wanted()).await);
+    for id in [&kept, &stopped] {
+        world.engine.start(id).await.unwrap();
+    }
+    world.engine.stop(&stopped, StopOptions { timeout_s: Some(0), signal: None }).await.unwrap();
+    let short = StopOptions { timeout_s: Some(0), signal: Some("KILL".into()) };
+    assert_eq!(world.engine.stop(&stopped, short).await.unwrap_err().kind(), ErrorKind::NotModified);
+    let pid = world.inspect(&kept).await.state.pid;
+    patiently(world.engine.shutdown(engine::Shutdown::StopAll)).await;
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    world.open_again().await;
+    world.until(&kept, |inspect| inspect.state.status == "running").await;
+    assert_eq!(world.inspect(&stopped).await.state.status, "exited");
+    world.remove(&kept).await;
+    world.remove(&stopped).await;
+    world.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_reach_the_cgroup() {
+    let world = World::new().await;
+    let id = world.run("web", "sleep 1000").await;
+    let request = docker_types::container::UpdateRequest { pids_limit: Some(77), ..Default::default() };
+    world.engine.update(&id, request).await.unwrap();
+    assert_eq!(world.inspect(&id).await.host_config.pids_limit, Some(77));
+    let pid = world.inspect(&id).await.state.pid;
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let line = groups.lines().find(|line| line.contains(":pids:") || line.starts_with("0::")).unwrap();
+    let path = line.rsplit(':').next().unwrap();
+    let file = ["pids", "."]
+        .map(|part| format!("/sys/fs/cgroup/{part}{path}/pids.max"))
+        .into_iter()
+        .find_map(|file| std::fs::read_to_string(file).ok());
+    assert_eq!(file.as_deref().map(str::trim), Some("77"));
+    let top = world.engine.top(&id, "").await.unwrap();
+    assert!(top.processes.iter().any(|row| row.last().is_some_and(|command| command.contains("sleep"))), "{top:?}");
+    world.remove(&id).await;
+    world.assert_clean();
+}
