@@ -295,6 +295,7 @@ pub(crate) async fn prune(State(state): State<Shared>, params: Params) -> ApiRes
             done.containers_deleted.get_or_insert_default().push(container.id);
         }
     }
+    crate::image_events::pruned(&*state.engine, "container", done.space_reclaimed);
     Ok(answer::ok(&done))
 }
 

@@ -15,7 +15,7 @@ use oci_types::Reference;
 use crate::error::{ApiError, ApiResult};
 use crate::request::{ClientVersion, Params};
 use crate::state::{Context, Shared};
-use crate::{answer, not_built};
+use crate::{answer, image_events, not_built};
 
 const LIST_FILTERS: &[&str] = &["before", "dangling", "label", "reference", "since", "until"];
 const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
@@ -203,6 +203,9 @@ async fn tag(state: &Context, name: &str, params: &Params) -> ApiResult {
     let text = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
     let target = Reference::parse(&text).map_err(ImageError::from)?;
     state.images.tag(name, &target).await?;
+    if let Ok(image) = state.images.resolve(&target.familiar()) {
+        image_events::tell(&*state.engine, "tag", image.id.as_str(), &target.familiar(), &image.config.labels);
+    }
     Ok(answer::created_empty())
 }
 
@@ -270,7 +273,9 @@ pub(crate) async fn remove(State(state): State<Shared>, Path(name): Path<String>
     let used_by = |id: &oci_types::Digest| {
         users.iter().filter(|user| user.image_id == *id).map(|user| (user.container_id.clone(), user.running)).collect()
     };
+    let before = state.images.list();
     let changes = state.images.remove(&name, options, used_by).await?;
+    image_events::removed(&*state.engine, &changes, &before);
     Ok(answer::ok(&changes.iter().map(deleted).collect::<Vec<_>>()))
 }
 
@@ -292,7 +297,10 @@ pub(crate) async fn prune(State(state): State<Shared>, params: Params) -> ApiRes
             || !filters.matches_labels("label", &image.config.labels)
             || (filters.contains("label!") && filters.matches_labels("label!", &image.config.labels))
     };
+    let before = state.images.list();
     let (changes, space_reclaimed) = state.images.prune(all, keep).await?;
+    image_events::removed(&*state.engine, &changes, &before);
+    image_events::pruned(&*state.engine, "image", space_reclaimed);
     let images_deleted = (!changes.is_empty()).then(|| changes.iter().map(deleted).collect());
     Ok(answer::ok(&ImagesPruneResponse { images_deleted, space_reclaimed }))
 }

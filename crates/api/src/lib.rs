@@ -18,6 +18,7 @@ mod frames;
 mod front;
 mod hijack;
 mod host_facts;
+mod image_events;
 mod images;
 pub mod listen;
 mod local_networks;

@@ -1,6 +1,7 @@
 //! `POST /images/create` (pull) and `POST /images/load`: progress as a stream of JSON values. What fails before the first
 //! of them is an ordinary error; what fails later is the stream's last value, as in dockerd.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, Read};
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::answer;
 use crate::error::{ApiError, ApiResult};
+use crate::image_events;
 use crate::images::with_sources;
 use crate::request::{Params, REGISTRY_AUTH, header_text};
 use crate::state::Shared;
@@ -38,9 +40,12 @@ pub(crate) async fn create(State(state): State<Shared>, params: Params, headers:
     // A header that cannot be read counts as none here, as in dockerd.
     let auth = AuthConfig::decode(header_text(&headers, REGISTRY_AUTH)).ok().flatten();
     let (sender, receiver) = ProgressSender::channel();
-    let images = state.images.clone();
-    let work: Work =
-        Box::pin(async move { images.pull(&reference, platform.as_ref(), auth.as_ref(), sender).await.map(|_| ()) });
+    let (images, engine) = (state.images.clone(), state.engine.clone());
+    let work: Work = Box::pin(async move {
+        let pulled = images.pull(&reference, platform.as_ref(), auth.as_ref(), sender).await?;
+        image_events::pulled(&*engine, &reference.with_default_tag(), &pulled.image);
+        Ok(())
+    });
     answer_with(work, receiver, ShowLayers::Yes).await
 }
 
@@ -66,12 +71,15 @@ pub(crate) fn platform(text: &str) -> Result<Option<Platform>, ApiError> {
 pub(crate) async fn load(State(state): State<Shared>, params: Params, request: Request<Body>) -> ApiResult {
     let (sender, receiver) = ProgressSender::channel();
     let (pieces, archive) = mpsc::channel(ARCHIVE_QUEUE_LIMIT);
-    let images = state.images.clone();
+    let (images, engine) = (state.images.clone(), state.engine.clone());
     let body = request.into_body();
     let work: Work = Box::pin(async move {
         let load = images.load(Archive { pieces: archive, current: Bytes::new() }, sender);
         let ((), loaded) = futures::join!(feed(body, pieces), load);
-        loaded.map(|_| ())
+        for image in loaded? {
+            image_events::tell(&*engine, "load", image.id.as_str(), image.id.as_str(), &BTreeMap::new());
+        }
+        Ok(())
     });
     let layers = if params.flag("quiet") { ShowLayers::No } else { ShowLayers::Yes };
     answer_with(work, receiver, layers).await

@@ -46,6 +46,7 @@ async fn load(server: &Server, archive: &[u8]) -> String {
 #[tokio::test]
 async fn an_image_lives_from_load_to_remove() {
     let server = Server::start().await;
+    let events = api::EngineBackend::subscribe(&server.engine, None, None);
     let (archive, id) = archive("example/x:1");
     assert!(load(&server, &archive).await.contains("Loaded image: example/x:1\\n"));
     let list = server.get("/v1.51/images/json").await.json();
@@ -81,6 +82,9 @@ async fn an_image_lives_from_load_to_remove() {
     let gone = server.send("DELETE", "/images/127.0.0.1:5/y:2", b"").await.json();
     assert_eq!(gone[1], json!({"Deleted": id}));
     assert_eq!(server.get("/images/json").await.body, b"[]\n");
+    let told: Vec<_> = futures::StreamExt::collect(futures::StreamExt::take(events, 5)).await;
+    let told: Vec<_> = told.iter().map(|event| (event.action.as_str(), event.actor.id.as_str())).collect();
+    assert_eq!(told, ["load", "tag", "untag", "untag", "delete"].map(|action| (action, id.as_str())));
 }
 
 #[tokio::test]

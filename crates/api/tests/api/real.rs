@@ -1,6 +1,5 @@
 //! The docker CLI, the server and the real engine with real containers. Where there is no docker CLI nothing is tested.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +10,11 @@ use tokio::process::Command;
 use crate::support::{FakeSwarm, Server};
 
 /// The shim and the runtime are in an example of this crate.
-fn skep() -> PathBuf {
+fn skep() -> String {
     let own = std::env::current_exe().unwrap();
     let path = own.ancestors().nth(2).unwrap().join("examples/api-test-skep");
     assert!(path.exists(), "{} is missing: build the examples", path.display());
-    path
+    path.into_os_string().into_string().unwrap()
 }
 
 /// The engine's tests name their own binary so; ours takes its place.

@@ -343,7 +343,7 @@ pub(crate) struct Server {
     pub(crate) socket: PathBuf,
     _dir: tempfile::TempDir,
     _data: Option<tempfile::TempDir>,
-    stop: Stop,
+    _stop: Stop,
 }
 
 /// Stops the server when dropped.
@@ -408,7 +408,7 @@ impl Server {
             // An error means that the server was dropped, which stops it too.
             let _ = stopped.await;
         }));
-        Self { swarm, engine: FakeEngine::default(), socket, _dir: dir, _data: None, stop: Stop(Some(stop)) }
+        Self { swarm, engine: FakeEngine::default(), socket, _dir: dir, _data: None, _stop: Stop(Some(stop)) }
     }
 
     pub(crate) fn host(&self) -> String {
