@@ -1,11 +1,17 @@
 //! Taking a connection over: attach and exec speak raw bytes both ways after the answer's head.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,8 +28,32 @@ pub(crate) struct Sessions {
     pub(crate) cut: CancellationToken,
 }
 
+/// The socket of a request's connection, if it is a unix socket: there a client that is gone can be told from one that has
+/// merely nothing more to say.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer(pub(crate) Arc<OwnedFd>);
+
+impl Peer {
+    /// Completes when the client has closed its connection both ways.
+    async fn hung_up(self) {
+        let watch = self.0.try_clone().map(std::os::unix::net::UnixStream::from).and_then(UnixStream::from_std);
+        let Ok(watch) = watch else { return std::future::pending().await };
+        loop {
+            match watch.ready(Interest::WRITABLE).await {
+                Ok(ready) if ready.is_write_closed() => return,
+                // That it would block is how tokio is told to wait for the next change.
+                Ok(_) => drop(watch.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()))),
+                Err(_) => return std::future::pending().await,
+            }
+        }
+    }
+}
+
 /// A connection that will be taken over.
-pub(crate) struct Takeover(OnUpgrade);
+pub(crate) struct Takeover {
+    upgrade: OnUpgrade,
+    peer: Option<Peer>,
+}
 
 /// Whether the client asks for the connection, as all of Docker's clients do.
 fn asks(headers: &HeaderMap) -> bool {
@@ -33,7 +63,8 @@ fn asks(headers: &HeaderMap) -> bool {
 impl Takeover {
     /// `None` if the client did not ask: it can only be sent output.
     pub(crate) fn of(request: &mut Request<Body>) -> Option<Self> {
-        asks(request.headers()).then(|| Self(hyper::upgrade::on(request)))
+        let peer = request.extensions().get::<Peer>().cloned();
+        asks(request.headers()).then(|| Self { upgrade: hyper::upgrade::on(request), peer })
     }
 
     /// Sends the head; `serve` gets the connection when it is free.
@@ -49,14 +80,21 @@ impl Takeover {
         let ending = sessions.ending.clone();
         sessions.tracker.spawn(async move {
             let session = async {
-                match self.0.await {
+                match self.upgrade.await {
                     Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
                     Err(error) => tracing::debug!(%error, "a client left before its connection was taken over"),
                 }
             };
-            // Cutting a session short is what the token is for.
+            let gone = async {
+                match self.peer {
+                    Some(peer) => peer.hung_up().await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Cutting a session short is what the two are for.
             tokio::select! {
                 () = session => {}
+                () = gone => {}
                 () = ending.cancelled() => {}
             }
         });

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::events::forward_swarm;
 use crate::front::Front;
-use crate::hijack::Sessions;
+use crate::hijack::{Peer, Sessions};
 use crate::listen::Listener;
 use crate::router::router;
 use crate::state::{ApiState, Context};
@@ -92,10 +93,13 @@ impl Connections {
         let this = self.clone();
         self.tracker.spawn(async move {
             match stream {
-                Accepted::Unix(stream) => this.serve(stream).await,
-                Accepted::Tcp(stream) => this.serve(stream).await,
+                Accepted::Unix(stream) => {
+                    let peer = stream.as_fd().try_clone_to_owned().ok().map(|fd| Peer(Arc::new(fd)));
+                    this.serve(stream, peer).await;
+                }
+                Accepted::Tcp(stream) => this.serve(stream, None).await,
                 Accepted::Tls(handshake) => match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                    Ok(Ok(stream)) => this.serve(stream).await,
+                    Ok(Ok(stream)) => this.serve(stream, None).await,
                     Ok(Err(error)) => tracing::info!(%error, "TLS handshake failed"),
                     Err(_) => tracing::info!("TLS handshake took too long"),
                 },
@@ -103,10 +107,13 @@ impl Connections {
         });
     }
 
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Option<Peer>) {
         let front = self.front;
-        let service = service_fn(move |request: Request<Incoming>| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let front = front.clone();
+            if let Some(peer) = &peer {
+                request.extensions_mut().insert(peer.clone());
+            }
             async move { Ok::<_, std::convert::Infallible>(front.answer(request.map(Body::new)).await) }
         });
         let connection = http1::Builder::new()

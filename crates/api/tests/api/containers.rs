@@ -144,6 +144,30 @@ async fn attach_takes_the_connection_over() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_gone_is_let_go_and_one_that_is_silent_is_not() {
+    let server = Server::start().await;
+    create(&server, "quiet", r#"{"Image":"a","Cmd":["sleep"]}"#).await;
+    let head = "POST /v1.51/containers/quiet/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+    let mut silent = ask(&server, head).await;
+    read_to(&mut silent, "\r\n\r\n").await;
+    silent.shutdown().await.unwrap();
+    let mut leaving = ask(&server, head).await;
+    read_to(&mut leaving, "\r\n\r\n").await;
+    assert_eq!(server.engine.attachers("quiet"), 2);
+    drop(leaving);
+    let gone = async {
+        while server.engine.attachers("quiet") != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the one that left is let go");
+    server.engine.start("quiet").await.unwrap();
+    server.engine.stop("quiet", engine::StopOptions::default()).await.unwrap();
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).await.unwrap();
+}
+
+#[tokio::test]
 async fn waits_answer_at_once_and_end_with_the_exit() {
     let server = Server::start().await;
     create(&server, "c", r#"{"Image":"a","Cmd":["exit","3"]}"#).await;

@@ -89,6 +89,11 @@ impl FakeEngine {
         }
     }
 
+    /// How many clients read a container's output.
+    pub(crate) fn attachers(&self, id: &str) -> usize {
+        self.with(id, |container| container.readers.iter().filter(|reader| !reader.is_closed()).count()).unwrap()
+    }
+
     fn new_id(&self) -> String {
         let mut state = self.state.lock().unwrap();
         state.next += 1;
