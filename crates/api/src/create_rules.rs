@@ -3,6 +3,7 @@
 
 use docker_types::container::{CreateRequest, EndpointSettings, HostConfig};
 use docker_types::container_spec::Mount;
+use http::StatusCode;
 
 use crate::error::ApiError;
 use crate::request::ClientVersion;
@@ -14,6 +15,7 @@ const VOLUME_DRIVER_WARNING: &str = "WARNING: the container-wide volume-driver c
 /// Brings the request into the newest version's form; gives warnings.
 pub(crate) fn apply(request: &mut CreateRequest, version: ClientVersion) -> Result<Vec<String>, ApiError> {
     let mut host = request.host_config.take().unwrap_or_default();
+    refuse_unbuilt(&host)?;
     name_default_network(request, &mut host);
     for_older_clients(request, &mut host, version);
     for mount in &mut host.mounts {
@@ -28,6 +30,30 @@ pub(crate) fn apply(request: &mut CreateRequest, version: ClientVersion) -> Resu
     host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
     request.host_config = Some(host);
     Ok(warnings)
+}
+
+/// What would otherwise be taken without effect.
+fn refuse_unbuilt(host: &HostConfig) -> Result<(), ApiError> {
+    let given = |list: bool, what: &'static str| list.then_some(what);
+    let unbuilt =
+        given(host.links.as_ref().is_some_and(|links| !links.is_empty()), "linking containers (docker run --link)").or(
+            given(
+                host.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()),
+                "requesting devices of a driver (docker run --gpus)",
+            ),
+        );
+    if let Some(what) = unbuilt {
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, format!("{what} is not supported by Skep yet")));
+    }
+    if !host.storage_opt.is_empty() {
+        let text = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
+        return Err(ApiError::internal(text));
+    }
+    if !host.isolation.is_empty() && !host.isolation.eq_ignore_ascii_case("default") {
+        let text = format!("invalid isolation ({}): linux only supports 'default'", host.isolation);
+        return Err(ApiError::bad_request(text));
+    }
+    Ok(())
 }
 
 fn name_default_network(request: &mut CreateRequest, host: &mut HostConfig) {
@@ -174,6 +200,20 @@ mod tests {
         let error = run(body, 51).unwrap_err();
         assert_eq!(error.message, "VolumeOptions must not be specified on mount type \"bind\"");
         assert!(run(body, 41).unwrap().0.host_config.unwrap().mounts[0].volume_options.is_none());
+    }
+
+    #[test]
+    fn what_would_have_no_effect_is_refused() {
+        for (host, status) in [
+            (r#"{"Links":["a:b"]}"#, 501),
+            (r#"{"DeviceRequests":[{"Count":-1}]}"#, 501),
+            (r#"{"StorageOpt":{"size":"1G"}}"#, 500),
+            (r#"{"Isolation":"hyperv"}"#, 400),
+        ] {
+            let error = run(&format!(r#"{{"HostConfig":{host}}}"#), 51).unwrap_err();
+            assert_eq!(error.status.as_u16(), status, "{host}");
+        }
+        assert!(run(r#"{"HostConfig":{"Links":null,"DeviceRequests":[],"Isolation":"default"}}"#, 51).is_ok());
     }
 
     #[test]
