@@ -14,9 +14,19 @@ use crate::{vm_disk, vm_machine};
 /// How to call it.
 pub(crate) const USAGE: &str = "cargo xtask vm [--debug] [--tiny] [--own-cli]";
 
-/// Debian packages that the host needs: the emulator, a shell for the machine, `mke2fs`, `ldd`, `nft`, apt's tools.
-const PACKAGES: &[&str] =
-    &["qemu-system-x86", "seabios", "busybox-static", "e2fsprogs", "nftables", "libc-bin", "apt", "dpkg"];
+/// Debian packages that the host needs: the emulator, a shell for the machine, what goes onto its disk, and what makes the disk.
+const PACKAGES: &[&str] = &[
+    "qemu-system-x86",
+    "seabios",
+    "busybox-static",
+    "e2fsprogs",
+    "nftables",
+    "wget",
+    "binutils",
+    "libc-bin",
+    "apt",
+    "dpkg",
+];
 
 /// What the arguments ask for.
 pub(crate) struct Options {

@@ -16,7 +16,7 @@ const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const DISK_SIZE: &str = "1536M";
 const BUSYBOX: &str = "/bin/busybox";
 /// Programs of the host that the checks use, with the libraries that they need.
-const PROGRAMS: &[&str] = &["/usr/sbin/nft"];
+const PROGRAMS: &[&str] = &["/usr/sbin/nft", "/usr/bin/wget"];
 /// Modules for the initramfs, below `kernel/`.
 const DISK_MODULES: &[&str] = &["drivers/virtio", "drivers/block/virtio_blk.ko"];
 /// Modules for the disk, below `kernel/`.
@@ -117,7 +117,9 @@ fn disk(places: &Places, options: &Options, tree: &Path, version: &str, file: &P
     }
     install(Path::new(BUSYBOX), &root.join("bin/busybox"))?;
     for applet in output(Command::new(BUSYBOX).arg("--list-full"))?.lines().filter(|applet| *applet != "bin/busybox") {
-        symlink("/bin/busybox", root.join(applet)).with_context(|| applet.to_owned())?;
+        // Relative: no write below `root` can leave it.
+        let up = "../".repeat(applet.matches('/').count());
+        symlink(format!("{up}bin/busybox"), root.join(applet)).with_context(|| applet.to_owned())?;
     }
     for program in PROGRAMS {
         program_with_libraries(Path::new(program), &root)?;
@@ -172,12 +174,21 @@ fn program_with_libraries(program: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Copies a file. What lies at the target is removed first: it may be a link to an applet, and the copy would go through
+/// it to the host's own file.
 fn install(from: &Path, to: &Path) -> Result<()> {
+    match fs::remove_file(to) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context(to.display().to_string());
+        }
+        _ => {}
+    }
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }
 
 fn write_script(path: &Path, text: &str) -> Result<()> {
+    ensure!(!path.is_symlink(), "{} is a link", path.display());
     fs::write(path, text)?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
