@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<()> {
         crates.push(entry?.path());
     }
     for tests in ["tests/conformance", "tests/cluster"] {
-        if root.join(tests).is_dir() {
+        if root.join(tests).join("Cargo.toml").is_file() {
             crates.push(root.join(tests));
         }
     }

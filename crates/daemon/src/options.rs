@@ -33,15 +33,15 @@ pub(crate) enum Effect {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OptionSpec {
     /// The long name on the command line.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The short name, if any.
-    pub short: Option<char>,
+    pub(crate) short: Option<char>,
     /// The key in daemon.json; empty: not there.
-    pub key: &'static str,
+    pub(crate) key: &'static str,
     /// The form of its value.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Whether it does something.
-    pub effect: Effect,
+    pub(crate) effect: Effect,
 }
 
 const fn opt(name: &'static str, key: &'static str, kind: Kind, effect: Effect) -> OptionSpec {
@@ -218,7 +218,7 @@ fn parse_bool(text: &str) -> Option<bool> {
 
 impl Given {
     /// Parses a command line without the program's name.
-    pub fn from_args(args: &[String]) -> Result<Self, OptionError> {
+    pub(crate) fn from_args(args: &[String]) -> Result<Self, OptionError> {
         let mut given = Self::default();
         let mut args = args.iter();
         while let Some(arg) = args.next() {
@@ -243,7 +243,7 @@ impl Given {
     }
 
     /// Adds what daemon.json says. A key that the command line has too is an error, as with dockerd.
-    pub fn merge_file(&mut self, text: &str) -> Result<(), OptionError> {
+    pub(crate) fn merge_file(&mut self, text: &str) -> Result<(), OptionError> {
         let value: Value = serde_json::from_str(text).map_err(|error| OptionError::File(error.to_string()))?;
         let Value::Object(map) = value else {
             return Err(OptionError::File("the configuration file must hold a JSON object".to_owned()));
@@ -271,33 +271,33 @@ impl Given {
     }
 
     /// The one value of an option.
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name).and_then(|values| values.last()).map(String::as_str)
     }
 
     /// All values of a list.
-    pub fn list(&self, name: &str) -> &[String] {
+    pub(crate) fn list(&self, name: &str) -> &[String] {
         self.values.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// A truth value; `default` if it was not given.
-    pub fn flag(&self, name: &str, default: bool) -> bool {
+    pub(crate) fn flag(&self, name: &str, default: bool) -> bool {
         self.text(name).and_then(parse_bool).unwrap_or(default)
     }
 
     /// A number.
-    pub fn number(&self, name: &str) -> Option<i64> {
+    pub(crate) fn number(&self, name: &str) -> Option<i64> {
         self.text(name).and_then(|text| text.parse().ok())
     }
 
     /// The `key=value` pairs of a map.
-    pub fn map(&self, name: &str) -> BTreeMap<String, String> {
+    pub(crate) fn map(&self, name: &str) -> BTreeMap<String, String> {
         let pairs = self.list(name).iter().filter_map(|pair| pair.split_once('='));
         pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     /// Options that were given and change nothing.
-    pub fn ignored(&self) -> Vec<&'static str> {
+    pub(crate) fn ignored(&self) -> Vec<&'static str> {
         let ignored = OPTIONS.iter().filter(|spec| spec.effect == Effect::Ignored);
         ignored.map(|spec| spec.name).filter(|name| self.values.contains_key(name)).collect()
     }

@@ -32,7 +32,6 @@ pub(crate) struct LeaderLoop {
     pub(crate) founding: Option<Founding>,
     /// Says that this manager leads and its first writes are committed.
     pub(crate) ready: watch::Sender<bool>,
-    pub(crate) seed: u64,
 }
 
 impl LeaderLoop {
@@ -59,7 +58,8 @@ impl LeaderLoop {
         self.dispatcher.begin();
         self.ready.send_replace(true);
         tracing::info!("this manager leads");
-        let mut planner = Leader::new(self.seed);
+        // Not the same identifiers again at the next leadership.
+        let mut planner = Leader::new(u64::from_le_bytes(identity::random_bytes()));
         planner.rebuild(&self.writer.shared().view());
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -67,6 +67,9 @@ impl LeaderLoop {
                 let plan = planner.step(view, &events, now());
                 for reason in &plan.reasons {
                     tracing::debug!(object = ?reason.object, text = reason.text, "not done yet");
+                }
+                if plan.rounds_exceeded {
+                    tracing::error!("planning came to no end; it goes on a second later");
                 }
                 (plan.batches, plan.deadline)
             })?;

@@ -14,7 +14,7 @@ use model::{NodeId, Task, TaskState};
 use store::View;
 use swarm_proto::swarmkit as p;
 use swarm_proto::swarmkit::log_broker_server::LogBroker as Service;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -48,6 +48,8 @@ struct Subscription {
     out: mpsc::Sender<Result<p::LogMessage, String>>,
     follow: bool,
     problems: Vec<String>,
+    /// Dropped with the subscription: ends who watches the subscriber.
+    _ended: oneshot::Sender<()>,
 }
 
 impl LogBroker {
@@ -87,12 +89,15 @@ impl LogBroker {
             }
         }
         let done = open.is_empty() && !follow;
-        inner.subscriptions.insert(id.clone(), Subscription { message, open, out, follow, problems });
+        let (ended_sender, ended) = oneshot::channel();
+        let watched = out.clone();
+        let subscription = Subscription { message, open, out, follow, problems, _ended: ended_sender };
+        inner.subscriptions.insert(id.clone(), subscription);
         drop(inner);
         if done {
             self.finish(&id);
         } else {
-            self.watch_subscriber(id);
+            self.watch_subscriber(id, watched, ended);
         }
         Ok(receiver)
     }
@@ -149,15 +154,23 @@ impl LogBroker {
         }
     }
 
-    fn watch_subscriber(self: &Arc<Self>, id: String) {
-        let Some(out) = self.lock().subscriptions.get(&id).map(|subscription| subscription.out.downgrade()) else {
-            return;
-        };
+    /// Ends the subscription when nobody reads it any more. The sender is let go with the subscription: as long as one
+    /// lives, the subscriber waits for more.
+    fn watch_subscriber(
+        self: &Arc<Self>,
+        id: String,
+        out: mpsc::Sender<Result<p::LogMessage, String>>,
+        ended: oneshot::Receiver<()>,
+    ) {
         let broker = Arc::downgrade(self);
         tokio::spawn(async move {
-            let Some(strong) = out.upgrade() else { return };
-            strong.closed().await;
-            drop(strong);
+            tokio::select! {
+                // Level-triggered.
+                () = out.closed() => {}
+                // The subscription is over already.
+                _ = ended => return,
+            }
+            drop(out);
             if let Some(broker) = broker.upgrade() {
                 broker.finish(&id);
             }

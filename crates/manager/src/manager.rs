@@ -104,7 +104,6 @@ impl Manager {
             status: raft.status(),
             founding: config.founding,
             ready: ready_sender,
-            seed: config.seed,
         };
         loops.spawn(leader.run());
         Ok(Self {

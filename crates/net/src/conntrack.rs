@@ -1,9 +1,9 @@
-//! Deleting entries of the connection tracking table of a socket's namespace.
+//! Reading and deleting entries of the connection tracking table of a socket's namespace.
 
 use std::io;
 use std::net::Ipv4Addr;
 
-use crate::nft::{ACK, DUMP, HEADER_LEN, REQUEST, Socket, Writer, attribute};
+use crate::nft::{ACK, DUMP, HEADER_LEN, REQUEST, Reply, Socket, Writer, attribute};
 
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = (SUBSYSTEM << 8) | 1;
@@ -11,7 +11,10 @@ const DELETE: u16 = (SUBSYSTEM << 8) | 2;
 const ENTRY: u16 = SUBSYSTEM << 8;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const PROTOCOL_INFO: u16 = 4;
 const ID: u16 = 12;
+/// Both ends have said goodbye, or one has broken off (`enum tcp_conntrack`).
+const TCP_TIME_WAIT: u8 = 7;
 const NESTED: u16 = 0x8000;
 
 /// A tracked flow.
@@ -23,16 +26,33 @@ pub(crate) struct Flow {
     pub(crate) port: u16,
     /// Address that answers, after translation.
     pub(crate) answers: Ipv4Addr,
+    /// TCP: whether an end still has something to say.
+    pub(crate) is_open: bool,
+}
+
+/// How many IPv4 flows `is_wanted` picks.
+pub(crate) fn count(socket: &mut Socket, is_wanted: impl Fn(&Flow) -> bool) -> io::Result<usize> {
+    let flows = dump(socket)?;
+    let flows = flows.iter().filter_map(|reply| attributes(reply)).filter_map(read);
+    Ok(flows.filter(is_wanted).count())
+}
+
+fn dump(socket: &mut Socket) -> io::Result<Vec<Reply>> {
+    let mut writer = Writer::default();
+    let start = writer.begin(GET, REQUEST | DUMP, 1, libc::AF_INET as u8, 0);
+    writer.end(start);
+    socket.request(&writer.bytes)
+}
+
+/// What stands behind `nfgenmsg`.
+fn attributes(reply: &Reply) -> Option<&[u8]> {
+    reply.body.get(HEADER_LEN - 16..).filter(|_| reply.kind == ENTRY)
 }
 
 /// Deletes the IPv4 flows that `is_stale` picks.
 pub(crate) fn delete(socket: &mut Socket, is_stale: impl Fn(&Flow) -> bool) -> io::Result<()> {
-    let mut writer = Writer::default();
-    let start = writer.begin(GET, REQUEST | DUMP, 1, libc::AF_INET as u8, 0);
-    writer.end(start);
-    for reply in socket.request(&writer.bytes)? {
-        // behind `nfgenmsg`
-        let Some(attributes) = reply.body.get(HEADER_LEN - 16..).filter(|_| reply.kind == ENTRY) else { continue };
+    for reply in dump(socket)? {
+        let Some(attributes) = attributes(&reply) else { continue };
         if !read(attributes).is_some_and(|flow| is_stale(&flow)) {
             continue;
         }
@@ -64,5 +84,11 @@ fn read(attributes: &[u8]) -> Option<Flow> {
         protocol: *attribute(proto, 1)?.first()?,
         port: u16::from_be_bytes(attribute(proto, 3)?.try_into().ok()?),
         answers: address(attribute(attributes, TUPLE_REPLY)?, 1)?,
+        is_open: tcp_state(attributes).is_some_and(|state| state < TCP_TIME_WAIT),
     })
+}
+
+/// `enum tcp_conntrack`; `None` for other protocols.
+fn tcp_state(attributes: &[u8]) -> Option<u8> {
+    attribute(attribute(attribute(attributes, PROTOCOL_INFO)?, 1)?, 1)?.first().copied()
 }

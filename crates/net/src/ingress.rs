@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -267,6 +268,13 @@ impl Inner {
         self.store.write_record(Folder::Services, service_id, &service)?;
         let change = ingress.mesh.set(service_id, service).map_err(kernel("write the mesh"))?;
         apply_ports(&self.config, &mut state, &change)
+    }
+
+    /// See [`crate::Net::open_connections`].
+    pub(crate) fn open_connections(&self, backend: Ipv4Addr) -> Result<usize, NetError> {
+        let mut state = self.state();
+        let Some(ingress) = state.ingress.as_mut() else { return Ok(0) };
+        ingress.mesh.open_connections(backend).map_err(kernel("read the mesh's connections"))
     }
 
     /// See [`crate::Net::remove_service`].

@@ -134,6 +134,11 @@ impl Mesh {
         Ok(PortChange { added: Vec::new(), removed: keys.into_iter().collect() })
     }
 
+    /// How many TCP connections through the mesh to this backend are open.
+    pub(crate) fn open_connections(&mut self, backend: Ipv4Addr) -> io::Result<usize> {
+        conntrack::count(&mut self.socket, |flow| flow.is_open && flow.answers == backend)
+    }
+
     /// The ports a service has now: those of its record that no other service has taken over.
     fn owned(&self, service_id: &str) -> BTreeSet<Key> {
         let ports = self.services.get(service_id).map(|service| service.ports.as_slice()).unwrap_or_default();

@@ -152,6 +152,12 @@ impl Net {
         self.inner.set_service(service_id, ports, backends)
     }
 
+    /// How many TCP connections through this node's mesh to a task are open; those that are ending in order do not count.
+    /// Reads the whole connection table of the ingress sandbox.
+    pub fn open_connections(&self, backend: Ipv4Addr) -> Result<usize, NetError> {
+        self.inner.open_connections(backend)
+    }
+
     /// Takes a service out of the mesh. `Ok` if it is not there.
     pub async fn remove_service(&self, service_id: &str) -> Result<(), NetError> {
         self.inner.remove_service(service_id)

@@ -8,11 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use model::TaskId;
 use net::{Backend, IngressPort, Net, NetError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// Time between two looks at the open connections of a task that leaves; it doubles.
+const SHORTEST_LOOK: Duration = Duration::from_millis(2);
+/// Longest time between two looks.
+const LONGEST_LOOK: Duration = Duration::from_millis(50);
 
 /// Places of tasks behind published ports.
 pub(crate) struct Balancer {
@@ -73,14 +80,34 @@ impl Balancer {
         self.write(&mut table, &place.service_id).await
     }
 
-    /// Takes a task out; returns when the kernel sends it no new connection. Nothing happens if it is not in.
-    pub(crate) async fn leave(&self, service_id: &str, task: &TaskId) -> Result<(), NetError> {
+    /// Takes a task out; returns when the kernel sends it no new connection. `Ok(false)`: it was not in.
+    pub(crate) async fn leave(&self, service_id: &str, task: &TaskId) -> Result<bool, NetError> {
         let mut table = self.table.lock().await;
-        let Some(members) = table.services.get_mut(service_id) else { return Ok(()) };
+        let Some(members) = table.services.get_mut(service_id) else { return Ok(false) };
         if members.tasks.remove(task.as_str()).is_none() {
-            return Ok(());
+            return Ok(false);
         }
-        self.write(&mut table, service_id).await
+        self.write(&mut table, service_id).await.map(|()| true)
+    }
+
+    /// Waits until no connection to a task that has left is open, at the most for `limit`: what was asked before it left
+    /// may be answered.
+    pub(crate) async fn drain(&self, address: Ipv4Addr, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let mut pause = SHORTEST_LOOK;
+        loop {
+            match self.net.open_connections(address) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => return tracing::warn!(%error, "open connections cannot be counted"),
+            }
+            if Instant::now() + pause > deadline {
+                return;
+            }
+            // The kernel tells of ends by events only if nf_conntrack_events is on, and of all flows at once.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
     }
 
     /// Takes out every task but these.

@@ -4,7 +4,7 @@
 //!  prepare: image, ingress, container created
 //!  start:   container started, healthy ─► in the mesh
 //!  wait:    in the mesh (again, after a restart of the daemon) ─► exit or unhealthy ─► out of the mesh
-//!  shutdown: out of the mesh (acknowledged by the kernel) ─► stop signal, grace, kill
+//!  shutdown: out of the mesh (acknowledged by the kernel) ─► open connections end, a moment ─► stop signal, grace, kill
 //! ```
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -24,6 +24,8 @@ use super::template::TemplateContext;
 use super::{Shared, request, task_name};
 use crate::errors::chain;
 
+/// How long open connections of a task hold up its stop signal; after it they have the grace period.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 /// How long a task waits for this node's place on the ingress network before it says so.
 const INGRESS_WAIT: Duration = Duration::from_secs(5);
 
@@ -73,6 +75,18 @@ impl TaskController {
         if let Err(error) = self.shared.balancer.leave(&place.service_id, &place.task_id).await {
             // The container stops all the same: a task that cannot be stopped is worse than one refused connection.
             tracing::warn!(task = %place.task_id, error = chain(&error), "the task could not be taken out of the mesh");
+        }
+    }
+
+    /// Leaves the mesh and gives open connections a moment to end, before the stop signal.
+    async fn leave_mesh_gently(&self) {
+        let Some(place) = self.place() else { return };
+        match self.shared.balancer.leave(&place.service_id, &place.task_id).await {
+            Ok(false) => {}
+            Ok(true) => self.shared.balancer.drain(place.address, DRAIN_LIMIT).await,
+            Err(error) => {
+                tracing::warn!(task = %place.task_id, error = chain(&error), "the task could not be taken out of the mesh");
+            }
         }
     }
 
@@ -262,7 +276,7 @@ impl Controller for TaskController {
     }
 
     async fn shutdown(&self) -> Result<(), ControllerError> {
-        self.leave_mesh().await;
+        self.leave_mesh_gently().await;
         self.stop().await
     }
 
