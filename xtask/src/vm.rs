@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{vm_disk, vm_machine};
 
 /// How to call it.
-pub(crate) const USAGE: &str = "cargo xtask vm [--debug] [--tiny] [--own-cli]";
+pub(crate) const USAGE: &str = "cargo xtask vm [--debug | --binary PATH] [--tiny] [--own-cli]";
 
 /// Debian packages that the host needs: the emulator, a shell for the machine, what goes onto its disk, and what makes the disk.
 const PACKAGES: &[&str] = &[
@@ -31,7 +31,9 @@ const PACKAGES: &[&str] = &[
 /// What the arguments ask for.
 pub(crate) struct Options {
     /// Which build of Skep: `debug` or `release`.
-    pub(crate) profile: &'static str,
+    profile: &'static str,
+    /// Skep, where it is built already.
+    binary: Option<PathBuf>,
     /// The image of the service: a folder of `examples/`.
     pub(crate) example: &'static str,
     /// The client in the machine: the docker CLI of the host, if there is one; else Skep's own.
@@ -55,15 +57,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let places = Places { root, work };
 
     install(PACKAGES)?;
-    println!("vm: building Skep ({})", options.profile);
-    let mut build = Command::new("cargo");
-    build.current_dir(&places.root).args(["build", "--locked", "--quiet", "-p", "daemon", "--bin", "skep"]);
-    if options.profile == "release" {
-        build.arg("--release");
-    }
-    succeed(&mut build)?;
-
-    let machine = vm_disk::build(&places, &options)?;
+    let skep = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => build(&places, options.profile)?,
+    };
+    let machine = vm_disk::build(&places, &options, &skep)?;
     println!("vm: client is {}", options.docker.as_deref().unwrap_or(Path::new("skep")).display());
     let mut failed = 0;
     for phase in vm_machine::PHASES {
@@ -74,12 +72,26 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Builds Skep; gives the binary.
+fn build(places: &Places, profile: &str) -> Result<PathBuf> {
+    println!("vm: building Skep ({profile})");
+    let mut build = Command::new("cargo");
+    build.current_dir(&places.root).args(["build", "--locked", "--quiet", "-p", "daemon", "--bin", "skep"]);
+    if profile == "release" {
+        build.arg("--release");
+    }
+    succeed(&mut build)?;
+    Ok(places.root.join("target/x86_64-unknown-linux-gnu").join(profile).join("skep"))
+}
+
 fn options(args: &[String]) -> Result<Options> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let docker = std::env::split_paths(&path).map(|dir| dir.join("docker")).find(|path| path.is_file());
-    let mut options = Options { profile: "release", example: "dummy-service-py", docker };
-    for arg in args {
+    let mut options = Options { profile: "release", binary: None, example: "dummy-service-py", docker };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
         match arg.as_str() {
+            "--binary" => options.binary = Some(args.next().context("--binary needs a path")?.into()),
             "--debug" => options.profile = "debug",
             "--tiny" => options.example = "tiny-service",
             "--own-cli" => options.docker = None,

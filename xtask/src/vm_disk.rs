@@ -50,7 +50,7 @@ pub(crate) struct Machine {
 }
 
 /// Makes all three; the kernel is downloaded once per version.
-pub(crate) fn build(places: &Places, options: &Options) -> Result<Machine> {
+pub(crate) fn build(places: &Places, options: &Options, skep: &Path) -> Result<Machine> {
     let (tree, version) = kernel(places)?;
     println!("vm: kernel {version}");
     let machine = Machine {
@@ -59,7 +59,7 @@ pub(crate) fn build(places: &Places, options: &Options) -> Result<Machine> {
         disk: places.work.join("disk.raw"),
     };
     initramfs(places, &tree, &version, &machine.initramfs)?;
-    disk(places, options, &tree, &version, &machine.disk)?;
+    disk(places, options, skep, &tree, &version, &machine.disk)?;
     Ok(machine)
 }
 
@@ -106,7 +106,7 @@ fn initramfs(places: &Places, tree: &Path, version: &str, file: &Path) -> Result
     Ok(())
 }
 
-fn disk(places: &Places, options: &Options, tree: &Path, version: &str, file: &Path) -> Result<()> {
+fn disk(places: &Places, options: &Options, skep: &Path, tree: &Path, version: &str, file: &Path) -> Result<()> {
     let root = places.work.join("root");
     fresh(&root)?;
     for dir in [
@@ -130,8 +130,7 @@ fn disk(places: &Places, options: &Options, tree: &Path, version: &str, file: &P
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
-    let built = places.root.join("target/x86_64-unknown-linux-gnu").join(options.profile).join("skep");
-    succeed(Command::new("strip").arg("-o").arg(root.join("usr/bin/skep")).arg(&built))?;
+    succeed(Command::new("strip").arg("-o").arg(root.join("usr/bin/skep")).arg(skep))?;
     match &options.docker {
         Some(docker) => install(&fs::canonicalize(docker)?, &root.join("usr/bin/docker"))?,
         None => symlink("skep", root.join("usr/bin/docker"))?,
