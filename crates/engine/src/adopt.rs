@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use shim::launch::ExitRecord;
-use shim::protocol::{IfRunning, Status};
+use shim::protocol::{ErrorKind, IfRunning, Status};
 
 use crate::clock::Clock;
 use crate::engine::{Inner, blocking};
@@ -25,6 +26,10 @@ use crate::{Engine, EngineConfig, EngineError, RemoveOptions};
 
 /// Containers looked after at once.
 const AT_ONCE: usize = 16;
+/// Time between two looks at a shim that is deleting its container.
+const DELETE_LOOK: Duration = Duration::from_millis(20);
+/// Looks until it is given up.
+const DELETE_LOOKS: u32 = 500;
 
 impl Engine {
     /// Opens the engine: adopts what runs, applies restart policies, removes leftovers.
@@ -131,15 +136,18 @@ async fn remove_strangers(engine: &Arc<Inner>, known: &BTreeSet<String>) {
     }
 }
 
-/// Ends a shim that may be gone, and what the runtime knows of its container.
+/// Ends a shim that may be gone, and what the runtime knows of its container. A former daemon may have asked for the same
+/// just before it was killed: then the shim ends when it has done that, and its socket with it.
 async fn end_shim(engine: &Arc<Inner>, record: &Record, client: &ShimClient) -> ShimEnd {
-    match client.delete(IfRunning::Kill).await {
-        Ok(()) => ShimEnd::Soon,
-        Err(_) => {
-            crate::orphan::delete_in_runtime(engine, record).await;
-            ShimEnd::Over
+    for _ in 0..DELETE_LOOKS {
+        match client.delete(IfRunning::Kill).await {
+            Ok(()) => return ShimEnd::Soon,
+            Err(error) if error.kind() == Some(ErrorKind::Exists) => tokio::time::sleep(DELETE_LOOK).await,
+            Err(_) => break,
         }
     }
+    crate::orphan::delete_in_runtime(engine, record).await;
+    ShimEnd::Over
 }
 
 /// Takes down what a run left of mounts and files.

@@ -90,23 +90,27 @@ impl TaskController {
         }
     }
 
-    /// Waits until the container is healthy. `Ok(false)`: it ended before.
+    /// Waits until the container is healthy or, without a health check, listens. `Ok(false)`: it ended before.
     async fn until_healthy(&self, id: &str) -> Result<bool, ControllerError> {
         let mut events = self.engine().subscribe(None, None);
         let now = self.inspect().await.map_err(temporary)?;
         match now.state.health.as_ref().map(|health| health.status.as_str()) {
-            None | Some("healthy" | "none") => return Ok(now.state.running),
             _ if !now.state.running => return Ok(false),
-            _ => {}
+            Some("healthy") => return Ok(true),
+            None | Some("none") => {
+                let task = self.task();
+                let ports: Vec<PortConfig> = request::ports(&task, PublishMode::Ingress).cloned().collect();
+                super::listening::until_listening(now.state.pid, &ports).await;
+                return Ok(true);
+            }
+            Some(_) => {}
         }
-        loop {
-            match next_change(&mut events, id).await {
-                Change::Healthy => return Ok(true),
-                Change::Ended => return Ok(false),
-                Change::Unhealthy => {
-                    self.stop().await?;
-                    return Err(self.exit_error(Some(UNHEALTHY)).await);
-                }
+        match next_change(&mut events, id).await {
+            Change::Healthy => Ok(true),
+            Change::Ended => Ok(false),
+            Change::Unhealthy => {
+                self.stop().await?;
+                Err(self.exit_error(Some(UNHEALTHY)).await)
             }
         }
     }

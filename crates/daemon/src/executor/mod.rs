@@ -4,6 +4,7 @@
 mod balancer;
 mod controller;
 mod describe;
+mod listening;
 mod pull;
 mod request;
 mod template;

@@ -75,7 +75,7 @@ pub(crate) fn build(
         request.cmd = Some(spec.args.clone());
     }
     for port in ports(task, PublishMode::Host) {
-        request.exposed_ports.insert(port_key(port), Empty::default());
+        request.exposed_ports.insert(port_key(port), Empty);
     }
     let task_options = TaskOptions { ingress: ingress(task), files };
     let options = CreateOptions { platform: None, task: Some(task_options) };
