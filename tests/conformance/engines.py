@@ -120,6 +120,8 @@ class Engine:
             done
             ip route add default via 192.168.77.1
             hostname conformance
+            rm -f /etc/resolv.conf
+            echo 'nameserver 127.0.0.1' >/etc/resolv.conf
         """)
         config = self.folder / "registry.yml"
         config.write_text("version: 0.1\nlog: {level: error}\nhttp: {addr: '127.0.0.1:5000'}\n"
