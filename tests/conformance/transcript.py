@@ -10,6 +10,7 @@ import re
 import shlex
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -199,9 +200,9 @@ class Transcript:
 
     def run_fetch(self, port):
         """A GET of a published port, from inside the engine's namespaces."""
-        result = subprocess.run(
-            self.engine.enter(f"{self.engine.root}/bin/busybox", "wget", "-q", "-T", "3", "-O", "-",
-                              f"http://192.168.77.2:{port}/"), capture_output=True, text=True, timeout=COMMAND_SECONDS)
+        script = f"import urllib.request as r; print(r.urlopen('http://192.168.77.2:{port}/', timeout=3).read().decode())"
+        result = subprocess.run(self.engine.enter(sys.executable, "-c", script), capture_output=True, text=True,
+                                timeout=COMMAND_SECONDS)
         body = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "<uuid>", result.stdout)
         return Answer(result.returncode, self.lines(body))
 
