@@ -10,7 +10,8 @@ use model::{ClusterId, NodeId, NodeRole, Timestamp};
 use x509_parser::pem::Pem;
 
 use crate::authority::role_name;
-use crate::keys::{KeyFile, KeyFileError};
+use crate::keys::KeyFile;
+use crate::lock::KeyFileError;
 
 /// Where a node keeps who it is.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use prost::Message;
 use swarm_proto::swarmkit as p;
 
-use crate::lock;
+use crate::lock::{self, KeyFileError};
 
 /// Opens an unlock key's text.
 const UNLOCK_PREFIX: &str = "SWMKEY-1-";
@@ -26,20 +26,6 @@ pub struct KeyFile {
     pub dek: Option<[u8; 32]>,
     /// Version of the key that locks the file; 0 when it was never locked.
     pub kek_version: u64,
-}
-
-/// Why a key file cannot be used.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyFileError {
-    /// The file is encrypted and no key was given.
-    #[error("the node's key is locked")]
-    Locked,
-    /// The file is encrypted with another key.
-    #[error("the unlock key is another one")]
-    WrongKey,
-    /// The file is damaged.
-    #[error("the node's key file is damaged: {0}")]
-    Damaged(&'static str),
 }
 
 impl KeyFile {

@@ -12,7 +12,8 @@ mod token;
 
 pub use authority::{Issued, RootAuthority, certificate_expiry, tls_info};
 pub use disk::{CertificateFiles, DiskError, NodeIdentity};
-pub use keys::{KeyFile, KeyFileError, parse_unlock_key, unlock_key_text};
+pub use keys::{KeyFile, parse_unlock_key, unlock_key_text};
+pub use lock::KeyFileError;
 pub use random::{new_dek, new_kek, random_bytes, random_id, random_raft_id};
 pub use token::{ca_cert_hash, new_join_token};
 

@@ -8,7 +8,6 @@ use pkcs8::pkcs5::pbes2::{EncryptionScheme, Kdf, Parameters, Pbkdf2Params, Pbkdf
 use pkcs8::{EncryptedPrivateKeyInfo, LineEnding, SecretDocument};
 use swarm_proto::swarmkit as p;
 
-use crate::keys::KeyFileError;
 use crate::random::random_bytes;
 
 /// PEM label of a locked key.
@@ -19,6 +18,20 @@ const OPEN_LABEL: &str = "PRIVATE KEY";
 const ITERATIONS: u32 = 2048;
 /// `MaybeEncryptedRecord.algorithm` of a secretbox.
 const SECRETBOX: i32 = 1;
+
+/// Why a key file cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFileError {
+    /// The file is encrypted and no key was given.
+    #[error("the node's key is locked")]
+    Locked,
+    /// The file is encrypted with another key.
+    #[error("the unlock key is another one")]
+    WrongKey,
+    /// The file is damaged.
+    #[error("the node's key file is damaged: {0}")]
+    Damaged(&'static str),
+}
 
 const DAMAGED: KeyFileError = KeyFileError::Damaged("the private key is no PKCS#8");
 

@@ -1,5 +1,7 @@
 //! `skep swarm init`.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "doc comments are help texts: brackets stand for what is optional")]
+
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
