@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::{EncryptionKey, Node, NodeDescription, NodeId};
+use model::{EncryptionKey, Node, NodeDescription, NodeId, NodeTlsInfo};
 use stdx::Rng;
 use swarm_proto::convert::{FromProto, ToProto};
 use swarm_proto::swarmkit as p;
@@ -14,9 +14,9 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
-use crate::Executor;
 use crate::logs::{Publishers, selects};
 use crate::worker::Worker;
+use crate::{Executor, ExecutorError};
 
 /// Largest message taken from a manager, as SwarmKit's agents do.
 const MAX_MESSAGE_BYTES: usize = i32::MAX as usize;
@@ -44,6 +44,8 @@ pub struct AgentConfig {
     pub connect: Arc<dyn Connect>,
     /// The engine behind the controllers.
     pub executor: Arc<dyn Executor>,
+    /// What the node tells of its certificate.
+    pub tls_info: Option<NodeTlsInfo>,
     /// Seed of the back-off.
     pub seed: u64,
 }
@@ -179,9 +181,14 @@ impl Agent {
         }
     }
 
+    async fn describe(&self) -> Result<NodeDescription, ExecutorError> {
+        let description = self.config.executor.describe().await?;
+        Ok(NodeDescription { tls_info: self.config.tls_info.clone(), ..description })
+    }
+
     async fn open(&mut self) -> Result<Session, Status> {
         let channel = self.config.connect.connect().await.map_err(Status::unavailable)?;
-        let description = self.config.executor.describe().await.map_err(|error| Status::internal(error.to_string()))?;
+        let description = self.describe().await.map_err(|error| Status::internal(error.to_string()))?;
         let request =
             p::SessionRequest { description: Some(description.to_proto()), session_id: self.session_id.clone() };
         let mut client =
@@ -282,7 +289,7 @@ impl Agent {
                     }
                 },
                 Some(status) = failures.recv() => return status,
-                _ = look.tick() => match self.config.executor.describe().await {
+                _ = look.tick() => match self.describe().await {
                     Ok(description) if description == session.description => {}
                     Ok(_) => return Status::aborted("the description of this node changed"),
                     Err(error) => tracing::warn!(%error, "the node could not be described"),

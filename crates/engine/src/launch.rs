@@ -174,6 +174,7 @@ pub(crate) fn prepare(
 ) -> Result<Prepared, EngineError> {
     make_directory(&paths.exec, 0o700)?;
     make_directory(&paths.bundle(), 0o700)?;
+    crate::working_dir::ensure(&rootfs.merged, &record.config.working_dir)?;
     mount_all(engine, record, &rootfs.merged)?;
     write_etc(engine, record, paths)?;
     if record.host_config.ipc_mode == "shareable" {

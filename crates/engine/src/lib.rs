@@ -46,6 +46,7 @@ mod top;
 mod update;
 mod validate;
 mod volumes;
+mod working_dir;
 
 pub use config::{BUILT_IN_RUNTIME, EngineConfig, RuntimeSpec};
 pub use engine::{Counts, Engine, ImageUser};

@@ -29,7 +29,8 @@ mod writer;
 pub use caller::Caller;
 pub use codec::DecodeError;
 pub use control::{
-    Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, service_counts, unlock_key, with_defaults,
+    Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, check_cluster_spec, service_counts, unlock_key,
+    with_defaults,
 };
 pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity};
 pub use error::ControlError;

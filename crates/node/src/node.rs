@@ -360,6 +360,9 @@ impl SwarmNode {
         let found = files.load(kek.as_ref())?;
         let identity = found.ok_or(NodeError::Incomplete("the node's certificate is missing"))?;
         let dek = identity.key.dek.ok_or(NodeError::Incomplete("the node's key file holds no raft key"))?;
+        // One CA, so its certificate is the trust root and the issuer.
+        let tls_info = identity::tls_info(&identity.root_pem, &identity.root_pem);
+        let tls_info = tls_info.map_err(|error| NodeError::Identity(error.to_string()))?;
         let manager = Manager::start(ManagerConfig {
             node_id: identity.node_id.clone(),
             raft_id: saved.raft_id,
@@ -377,6 +380,7 @@ impl SwarmNode {
             node_id: identity.node_id.clone(),
             connect,
             executor: self.config.executor.clone(),
+            tls_info: Some(tls_info),
             seed: u64::from_le_bytes(identity::random_bytes()),
         });
         self.set(Current {

@@ -71,6 +71,7 @@ impl SwarmBackend for Swarm {
         let spec = request.spec.merge_into(manager::default_cluster_spec());
         let mut spec = spec.map_err(|error| SwarmError::InvalidParameter(error.to_string()))?;
         spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
+        manager::check_cluster_spec(&spec).map_err(from_control)?;
         let wanted = node::InitRequest {
             listen_addr: request.listen_addr,
             advertise_addr: request.advertise_addr,

@@ -30,7 +30,7 @@ impl Control {
         spec: ClusterSpec,
         rotation: KeyRotation,
     ) -> Result<(), ControlError> {
-        check_spec(&spec)?;
+        check_cluster_spec(&spec)?;
         let written = self.writer.write(|transaction| {
             let stored = transaction.the_cluster().ok_or_else(|| ControlError::new(Code::NotFound, "no cluster"))?;
             let mut cluster = Cluster::clone(stored);
@@ -58,7 +58,8 @@ impl Control {
     }
 }
 
-fn check_spec(spec: &ClusterSpec) -> Result<(), ControlError> {
+/// What a cluster's spec must keep to, at init as at updates.
+pub fn check_cluster_spec(spec: &ClusterSpec) -> Result<(), ControlError> {
     let expiry = spec.ca_config.node_cert_expiry;
     if expiry.is_some_and(|expiry| expiry.total_nanos() != 0 && expiry.seconds < MIN_CERT_EXPIRY_SECS) {
         return Err(ControlError::invalid("minimum certificate expiry time is: 1h0m0s"));

@@ -11,7 +11,7 @@ mod validate;
 
 use std::sync::Arc;
 
-pub use cluster::{KeyRotation, unlock_key};
+pub use cluster::{KeyRotation, check_cluster_spec, unlock_key};
 pub use defaults::with_defaults;
 pub use node::RemoveKind;
 pub use service::{ServiceCounts, UpdateKind, service_counts};
