@@ -59,10 +59,11 @@ pub(crate) fn join(stream: (ShimOutput, ShimInput), streams: AttachStreams, on_e
     tokio::spawn(async move {
         let end = carry_output(output, &streams.output).await;
         detached.notify_one();
-        drop(streams.output);
+        // first: who sees the end of the output may ask at once how it ended
         if let Some(on_end) = on_end {
             on_end(end);
         }
+        drop(streams.output);
     });
 }
 
