@@ -187,6 +187,7 @@ async fn a_service_runs_scales_restarts_and_goes() {
     assert!(books.stopped.lock().unwrap().is_empty());
     let node = open(folder.path(), &books).await;
     let manager = node.manager().unwrap();
+    manager.ready().wait_for(|ready| *ready).await.unwrap();
     assert_eq!(until_running(&manager, &service.id, 5).await, five);
 
     // A forced update replaces every task.
