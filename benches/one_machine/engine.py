@@ -44,13 +44,13 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-def await_true(condition, what, seconds=WAIT_SECONDS):
-    """Polls every two milliseconds; returns the seconds it took."""
+def await_true(condition, what, seconds=WAIT_SECONDS, step=POLL_SECONDS):
+    """Polls until a condition holds; returns the seconds it took."""
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > seconds:
             raise engines.SetupError(f"no end of waiting for: {what}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(step)
     return time.monotonic() - begun
 
 

@@ -14,6 +14,7 @@ from .engine import Refused, await_true
 REPOSITORY = "127.0.0.1:5000/tiny-service"
 SERVICE = "bench"
 FULL = 50
+FULL_POLL_SECONDS = 0.02
 RESTART_DELAY_SECONDS = 1
 IDLE_SECONDS = 10
 SETTLE_SECONDS = 3
@@ -95,8 +96,7 @@ def scale_up(engine):
     """(seconds, CPU seconds) of 1 to 50 until all are Running."""
     cpu, begun = engine.cpu_seconds(), time.monotonic()
     scale(engine, FULL)
-    while len(running(engine)) < FULL:
-        time.sleep(0.02)
+    await_true(lambda: len(running(engine)) == FULL, "fifty tasks", step=FULL_POLL_SECONDS)
     return time.monotonic() - begun, engine.cpu_seconds() - cpu
 
 
@@ -104,9 +104,14 @@ def scale_down(engine):
     """Seconds of 50 to 0 until no container is left."""
     begun = time.monotonic()
     scale(engine, 0)
-    while containers(engine) > 0:
-        time.sleep(0.02)
+    await_true(lambda: containers(engine) == 0, "no container", step=FULL_POLL_SECONDS)
     return time.monotonic() - begun
+
+
+def scale_to_one(engine):
+    """One task again, as before `scale_up`."""
+    scale(engine, 1)
+    await_true(lambda: len(running(engine)) == 1, "one task")
 
 
 def shim_pss(engine):

@@ -47,7 +47,7 @@ def life(command, folder):
     begun = time.monotonic()
     for arguments in (["create", "--bundle", str(folder), "x"], ["start", "x"], ["delete", "--force", "x"]):
         subprocess.run([*command, "--root", str(folder / "state"), *arguments], stdin=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True, timeout=60)
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=60)
     return time.monotonic() - begun
 
 
