@@ -156,15 +156,24 @@ class Engine(engines.Engine):
         return len(sizes), sum(sizes)
 
     def cpu_seconds(self):
-        """CPU time of all processes of the namespace and of their children that have ended."""
-        ticks = 0
-        for pid in self.processes():
-            try:
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            ticks += sum(int(field) for field in fields[11:15])
-        return ticks / TICKS
+        """CPU time of everything below the engine (its orphans are below the init), containers too, and of ended children."""
+        parents, ticks = {}, {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                parents[int(entry.name)] = int(fields[1])
+                ticks[int(entry.name)] = sum(int(field) for field in fields[11:15])
+
+        def is_below(pid):
+            tops = (self.init, self.daemon.pid)
+            while pid in parents and pid not in tops:
+                pid = parents[pid]
+            return pid in tops
+
+        return sum(count for pid, count in ticks.items() if is_below(pid)) / TICKS
 
     def engine_cpu_seconds(self):
         """CPU time of the engine's own processes alone, by their clocks, which count nanoseconds."""
