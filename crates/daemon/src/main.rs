@@ -5,6 +5,7 @@
 //!  skep runtime …   the OCI runtime                     no threads, no runtime
 //!  skep daemon …    the engine and the swarm
 //!  dockerd …        the same, with dockerd's places
+//!  docker-init …    the first process of a container with --init
 //!  skep …           the command line
 //! ```
 
@@ -35,8 +36,10 @@ fn main() {
 }
 
 fn pick(program: &OsString, mut args: Vec<OsString>) -> i32 {
-    if Path::new(program).file_name().is_some_and(|name| name == "dockerd") {
-        return run::main(text(args), Persona::Dockerd);
+    match Path::new(program).file_name().and_then(|name| name.to_str()) {
+        Some("dockerd") => return run::main(text(args), Persona::Dockerd),
+        Some("docker-init") => return runtime::init::main(args.into_iter()),
+        _ => {}
     }
     match args.first().and_then(|first| first.to_str()) {
         Some("shim") => shim::main(args.drain(1..)),

@@ -27,6 +27,8 @@ pub(crate) enum Effect {
     Obeyed,
     /// It is taken, so that a dockerd command line works, and changes nothing.
     Ignored,
+    /// It is refused when it asks for something: without it containers or clients would be less confined than wanted.
+    Refused,
 }
 
 /// One option.
@@ -52,7 +54,7 @@ const fn short(name: &'static str, short: char, key: &'static str, kind: Kind) -
     OptionSpec { name, short: Some(short), key, kind, effect: Effect::Obeyed }
 }
 
-use Effect::{Ignored, Obeyed};
+use Effect::{Ignored, Obeyed, Refused};
 use Kind::{Bool, List, Map, Number, Text};
 
 /// Every option, dockerd's first, then our own.
@@ -89,7 +91,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     opt("default-ulimit", "default-ulimits", List, Obeyed),
     opt("log-driver", "log-driver", Text, Obeyed),
     opt("log-opt", "log-opts", Map, Obeyed),
-    opt("shutdown-timeout", "shutdown-timeout", Number, Obeyed),
+    opt("shutdown-timeout", "shutdown-timeout", Number, Ignored),
     opt("bridge", "bridge", Text, Obeyed),
     opt("bip", "bip", Text, Obeyed),
     opt("dns", "dns", List, Obeyed),
@@ -115,7 +117,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     opt("metrics-addr", "metrics-addr", Text, Ignored),
     opt("network-control-plane-mtu", "network-control-plane-mtu", Number, Ignored),
     opt("api-cors-header", "api-cors-header", Text, Ignored),
-    opt("authorization-plugin", "authorization-plugins", List, Ignored),
+    opt("authorization-plugin", "authorization-plugins", List, Refused),
     opt("cri-containerd", "", Bool, Ignored),
     opt("default-cgroupns-mode", "default-cgroupns-mode", Text, Ignored),
     opt("default-gateway", "default-gateway", Text, Ignored),
@@ -127,18 +129,18 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     opt("feature", "features", Map, Ignored),
     opt("host-gateway-ip", "host-gateway-ips", List, Ignored),
     opt("log-format", "log-format", Text, Ignored),
-    opt("no-new-privileges", "no-new-privileges", Bool, Ignored),
+    opt("no-new-privileges", "no-new-privileges", Bool, Refused),
     opt("no-proxy", "no-proxy", Text, Ignored),
     opt("http-proxy", "http-proxy", Text, Ignored),
     opt("https-proxy", "https-proxy", Text, Ignored),
-    opt("node-generic-resource", "node-generic-resources", List, Obeyed),
+    opt("node-generic-resource", "node-generic-resources", List, Ignored),
     opt("oom-score-adjust", "oom-score-adjust", Number, Ignored),
     opt("raw-logs", "raw-logs", Bool, Ignored),
-    opt("rootless", "", Bool, Ignored),
-    opt("seccomp-profile", "seccomp-profile", Text, Ignored),
-    opt("selinux-enabled", "selinux-enabled", Bool, Ignored),
+    opt("rootless", "", Bool, Refused),
+    opt("seccomp-profile", "seccomp-profile", Text, Refused),
+    opt("selinux-enabled", "selinux-enabled", Bool, Refused),
     opt("storage-opt", "storage-opts", List, Ignored),
-    opt("userns-remap", "userns-remap", Text, Ignored),
+    opt("userns-remap", "userns-remap", Text, Refused),
     opt("cpu-rt-period", "cpu-rt-period", Number, Ignored),
     opt("cpu-rt-runtime", "cpu-rt-runtime", Number, Ignored),
     opt("bridge-accept-fwmark", "bridge-accept-fwmark", Text, Ignored),
@@ -154,6 +156,9 @@ pub(crate) enum OptionError {
     /// No such option.
     #[error("unknown flag: {0}")]
     Unknown(String),
+    /// It asks for a confinement that is not built.
+    #[error("--{0} is not built in this version of Skep, and would leave things less confined than you ask for")]
+    Refused(&'static str),
     /// A word that is no option.
     #[error("\"{0}\" accepts no arguments.")]
     Argument(String),
@@ -296,6 +301,16 @@ impl Given {
         pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
+    /// The first option that was given, asks for something, and must not be passed over.
+    pub(crate) fn check_refused(&self) -> Result<(), OptionError> {
+        let refused = OPTIONS.iter().filter(|spec| spec.effect == Effect::Refused);
+        let asks = |spec: &&OptionSpec| {
+            let values = self.values.get(spec.name).map_or(&[][..], Vec::as_slice);
+            values.iter().any(|value| !matches!(value.as_str(), "" | "false" | "0" | "builtin"))
+        };
+        refused.filter(asks).map(|spec| spec.name).next().map_or(Ok(()), |name| Err(OptionError::Refused(name)))
+    }
+
     /// Options that were given and change nothing.
     pub(crate) fn ignored(&self) -> Vec<&'static str> {
         let ignored = OPTIONS.iter().filter(|spec| spec.effect == Effect::Ignored);
@@ -377,7 +392,11 @@ pub(crate) fn help() -> String {
             Kind::List => " list",
             Kind::Map => " map",
         };
-        let note = if spec.effect == Effect::Ignored { "  (accepted, no effect)" } else { "" };
+        let note = match spec.effect {
+            Effect::Obeyed => "",
+            Effect::Ignored => "  (accepted, no effect)",
+            Effect::Refused => "  (refused: not built)",
+        };
         out.push_str(&format!("  {short} --{}{value}{note}\n", spec.name));
     }
     out
@@ -399,6 +418,17 @@ mod tests {
         assert_eq!(given.map("log-opt")["max-size"], "1m");
         assert!(!parse(&["--iptables=false"]).unwrap().flag("iptables", true));
         assert_eq!(parse(&["--containerd", "/x"]).unwrap().ignored(), ["containerd"]);
+    }
+
+    #[test]
+    fn what_would_confine_less_is_refused() {
+        let check = |args: &[&str], ok: bool| assert_eq!(parse(args).unwrap().check_refused().is_ok(), ok, "{args:?}");
+        check(&["--userns-remap", ""], true);
+        check(&["--userns-remap", "default"], false);
+        check(&["--userns-remap", "nobody"], false);
+        check(&["--no-new-privileges"], false);
+        check(&["--no-new-privileges=false", "--selinux-enabled=false"], true);
+        check(&["--authorization-plugin", "x"], false);
     }
 
     #[test]

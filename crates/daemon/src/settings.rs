@@ -95,6 +95,7 @@ impl Settings {
         let named = given.text("config-file").map(PathBuf::from);
         let config_file = named.clone().unwrap_or_else(|| persona.config_file());
         merge_file(&mut given, &config_file, named.is_some())?;
+        given.check_refused()?;
         Self::from_given(given, config_file, persona)
     }
 

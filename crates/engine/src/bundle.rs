@@ -21,10 +21,6 @@ use crate::task_files::TaskFiles;
 
 /// dockerd's `PATH` for containers whose image has none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Names under which the init program of `--init` is looked for.
-const INIT_PROGRAMS: [&str; 2] = ["docker-init", "tini-static"];
-/// Where it is looked for besides `PATH`.
-const INIT_DIRECTORIES: [&str; 2] = ["/usr/libexec/docker", "/usr/local/libexec/docker"];
 
 fn refused(error: spec::SpecError) -> EngineError {
     EngineError::invalid(error.to_string())
@@ -74,7 +70,8 @@ pub(crate) fn document(
     input.resources = resources(host);
     input.annotations.clone_from(&host.annotations);
     if host.init.unwrap_or(engine.config.init) {
-        input.init = Some(init_program()?);
+        // under that name the binary is the init process
+        input.init = Some(engine.config.skep_binary.clone());
     }
     let spec = spec::build(&input).map_err(refused)?;
     serde_json::to_vec(&spec).map_err(|error| EngineError::internal(format!("runtime spec: {error}")))
@@ -298,16 +295,6 @@ fn device_rate(path: &str, rate: u64) -> Option<DeviceRate> {
     let device = std::fs::metadata(path).ok()?.rdev();
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     Some(DeviceRate { major: major as i64, minor: minor as i64, rate })
-}
-
-fn init_program() -> Result<PathBuf, EngineError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories: Vec<PathBuf> =
-        INIT_DIRECTORIES.iter().map(PathBuf::from).chain(std::env::split_paths(&path)).collect();
-    let candidates =
-        INIT_PROGRAMS.iter().flat_map(|name| directories.iter().map(move |directory| directory.join(name)));
-    let missing = || EngineError::invalid("exec: \"docker-init\": executable file not found in $PATH");
-    candidates.into_iter().find(|program| program.is_file()).ok_or_else(missing)
 }
 
 /// The OCI `process` of an exec.

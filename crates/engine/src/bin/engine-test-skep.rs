@@ -5,7 +5,11 @@
 use std::process::exit;
 
 fn main() {
-    let mut args = std::env::args_os().skip(1);
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    if std::path::Path::new(&program).file_name().is_some_and(|name| name == "docker-init") {
+        exit(runtime::init::main(args));
+    }
     let role = args.next().unwrap_or_default();
     exit(match role.to_str() {
         Some("shim") => shim::main(args),
