@@ -18,6 +18,7 @@ mod create;
 mod devices;
 mod error;
 mod exec;
+mod filter;
 pub mod init;
 mod join;
 mod lifecycle;
