@@ -14,6 +14,7 @@ use std::ffi::OsString;
 mod adapt;
 mod cgroup;
 mod cli;
+pub mod code;
 mod create;
 mod devices;
 mod error;
