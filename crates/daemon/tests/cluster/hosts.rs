@@ -85,7 +85,8 @@ impl Wire {
         let namespaces = command.env("SKEP", SKEP).spawn().expect("a machine");
         let path = |file: &str| place.join(file).display().to_string();
         let parent = format!("/skep-hosts/{}-{name}", self.folder.path().file_name().expect("a name").display());
-        let options = ["-H", &format!("unix://{}", path("sock")), "--data-root", &path("data"), "--exec-root", &path("run")];
+        let options =
+            ["-H", &format!("unix://{}", path("sock")), "--data-root", &path("data"), "--exec-root", &path("run")];
         let more = ["--pidfile", &path("pid"), "--config-file", "/dev/null", "--cgroup-parent", &parent];
         let options = options.iter().chain(&more).map(|option| (*option).to_owned()).collect();
         Host { name, address, place, namespaces, options, daemon: None }
@@ -130,8 +131,20 @@ impl Wire {
 /// Debian's docker.io and what it needs, unpacked once, not installed.
 fn docker_packages() -> PathBuf {
     const PACKAGES: [&str; 14] = [
-        "docker.io", "containerd", "runc", "tini", "libdevmapper1.02.1", "iptables", "libip4tc2", "libip6tc2",
-        "libxtables12", "libnftnl11", "libmnl0", "libnfnetlink0", "libnetfilter-conntrack3", "libseccomp2",
+        "docker.io",
+        "containerd",
+        "runc",
+        "tini",
+        "libdevmapper1.02.1",
+        "iptables",
+        "libip4tc2",
+        "libip6tc2",
+        "libxtables12",
+        "libnftnl11",
+        "libmnl0",
+        "libnfnetlink0",
+        "libnetfilter-conntrack3",
+        "libseccomp2",
     ];
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("docker.io");
     fs::create_dir_all(&folder).expect("a folder");
@@ -306,7 +319,8 @@ impl Host {
     /// A docker command with something to read.
     pub fn docker_with_input(&self, line: &str, input: &str) -> Done {
         let mut command = self.client("docker", &words(line));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("docker");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("docker");
         child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("input");
         Done::of(child.wait_with_output().expect("docker"))
     }

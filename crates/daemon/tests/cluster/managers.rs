@@ -24,7 +24,8 @@ fn swarm(machines: usize, replicas: usize) -> Wire {
     for host in &wire.hosts {
         host.load_tiny();
     }
-    let reachable = |out: &str| out.lines().filter(|line| line.ends_with("/Reachable") || line.ends_with("/Leader")).count();
+    let reachable =
+        |out: &str| out.lines().filter(|line| line.ends_with("/Reachable") || line.ends_with("/Leader")).count();
     wire.hosts[0].until(LEADERS, |out| reachable(out) == 3);
     wire.hosts[0].docker(&format!("service create --name dummy --replicas {replicas} tiny-service"));
     wire.hosts[0].until_replicas("dummy", &format!("{replicas}/{replicas}"));
@@ -64,7 +65,8 @@ fn twenty_leaders_die_and_no_acknowledged_change_is_lost() {
     let acknowledged = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write_labels(&hosts, &stop, &last));
         for round in 0..20 {
-            let name = until("a leader", || leader(hosts.read().expect("hosts").iter().find(|host| host.is_running())?));
+            let name =
+                until("a leader", || leader(hosts.read().expect("hosts").iter().find(|host| host.is_running())?));
             let index = usize::from(name.as_bytes()[0] - b'a');
             hosts.write().expect("hosts")[index].kill();
             let died = Instant::now();
@@ -82,7 +84,8 @@ fn twenty_leaders_die_and_no_acknowledged_change_is_lost() {
     for host in &wire.hosts[..3] {
         // As Go prints a map: map[k0:v k2:v].
         host.until("service inspect dummy --format {{.Spec.Labels}}", |out| {
-            let labels: BTreeSet<&str> = out.split([' ', '[', ']']).filter_map(|pair| pair.strip_suffix(":v")).collect();
+            let labels: BTreeSet<&str> =
+                out.split([' ', '[', ']']).filter_map(|pair| pair.strip_suffix(":v")).collect();
             acknowledged.iter().all(|label| labels.contains(label.as_str()))
         });
     }
@@ -154,7 +157,8 @@ fn a_locked_manager_needs_its_key_and_the_log_holds_no_secret() {
     let key = host.docker("swarm unlock-key -q");
     for index in 0..3 {
         let folder = wire.hosts[index].file("data/swarm");
-        let found = std::process::Command::new("grep").args(["-r", "-l", "-a", word]).arg(&folder).output().expect("grep");
+        let found =
+            std::process::Command::new("grep").args(["-r", "-l", "-a", word]).arg(&folder).output().expect("grep");
         assert_eq!(String::from_utf8_lossy(&found.stdout), "", "in clear on the disk");
     }
     // Every manager locks its file when it hears of it.

@@ -67,8 +67,11 @@ fn a_skep_works_below_a_dockerd_manager() {
     a.docker("service create --name plain --replicas 4 tiny-service");
     a.until(TASKS, |out| on(out, "a") == 2 && on(out, "b") == 2);
     until_running(b, 2);
-    let logs = a.until("service logs plain", |out| out.contains("@b "));
-    assert!(logs.contains("@a "), "{logs}");
+    a.docker("service create --detach --name talks --mode global --restart-condition none tiny-service echo said");
+    a.until("service logs talks", |out| {
+        ["@a", "@b"].iter().all(|node| out.lines().any(|line| line.contains(node) && line.ends_with("| said")))
+    });
+    a.docker("service rm talks");
     let containers = b.docker("ps -q --no-trunc");
     let inspected = a.docker("service ps plain -q --no-trunc --filter node=b --filter desired-state=running");
     for task in inspected.lines() {
@@ -78,9 +81,10 @@ fn a_skep_works_below_a_dockerd_manager() {
     // A container that ends by itself is seen there and replaced.
     let killed = containers.lines().next().expect("a container");
     b.docker(&format!("kill {killed}"));
-    a.until("service ps plain --filter desired-state=shutdown --format {{.Node}}/{{.CurrentState}}/{{.Error}}", |out| {
-        out.lines().any(|line| line.starts_with("b/Failed ") && line.contains("task: non-zero exit (137)"))
-    });
+    a.until(
+        "service ps plain --filter desired-state=shutdown --format {{.Node}}/{{.CurrentState}}/{{.Error}}",
+        |out| out.lines().any(|line| line.starts_with("b/Failed ") && line.contains("task: non-zero exit (137)")),
+    );
     a.until(TASKS, |out| on(out, "a") + on(out, "b") == 4);
     assert_eq!(b.docker("swarm leave").trim(), "Node left the swarm.");
     a.until(NODES, has("b/Down/Active"));

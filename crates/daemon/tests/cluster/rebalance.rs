@@ -24,7 +24,8 @@ fn a_joined_machine_gets_its_share_by_itself() {
         });
         wire.join(1, "worker");
         let placed = "service ps dummy --filter desired-state=running --format {{.Node}}/{{.CurrentState}}";
-        let on = |out: &str, node: &str| out.lines().filter(|line| line.starts_with(&format!("{node}/Running"))).count();
+        let on =
+            |out: &str, node: &str| out.lines().filter(|line| line.starts_with(&format!("{node}/Running"))).count();
         let even = |out: &str| out.lines().count() == 6 && on(out, "a") == 3 && on(out, "b") == 3;
         // A request that failed ends the wait as well.
         a.until(placed, |out| even(out) || client.is_finished());

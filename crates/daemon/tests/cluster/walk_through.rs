@@ -8,7 +8,8 @@ fn states(node_ls: &str) -> Vec<String> {
     rows
 }
 
-const NODES: &str = "node ls --format {{.Hostname}}/{{.Status}}/{{.Availability}}/{{.ManagerStatus}}/{{.EngineVersion}}";
+const NODES: &str =
+    "node ls --format {{.Hostname}}/{{.Status}}/{{.Availability}}/{{.ManagerStatus}}/{{.EngineVersion}}";
 
 #[test]
 fn a_second_machine_joins_takes_its_share_and_leaves() {
@@ -37,7 +38,12 @@ fn a_second_machine_joins_takes_its_share_and_leaves() {
     }
     let refused = b.try_docker("node ls");
     assert_eq!(refused.code, 1);
-    assert!(refused.err.contains("This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state."), "{refused:?}");
+    assert!(
+        refused
+            .err
+            .contains("This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state."),
+        "{refused:?}"
+    );
     assert_eq!(b.docker("swarm leave").trim(), "Node left the swarm.");
     a.until(NODES, |out| states(out)[1].starts_with("b/Down/Active/"));
     a.until_replicas("dummy", "5/5");
