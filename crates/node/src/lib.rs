@@ -19,6 +19,7 @@ pub mod address;
 mod key_file;
 mod local;
 mod node;
+mod remotes;
 mod state;
 
 pub use node::{

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::Connect;
+use agent::{Connect, Connection, ManagerAddress, Outcome};
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use manager::{Caller, DispatcherService, LogBrokerService, Manager};
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::transport::{Endpoint, Server, Uri};
 use tonic::{Request, Status};
 
 /// Bytes in flight in each direction.
@@ -61,7 +61,7 @@ pub(crate) fn serve(manager: &Manager, node_id: NodeId) -> (Arc<LocalConnect>, J
 
 #[async_trait]
 impl Connect for LocalConnect {
-    async fn connect(&self) -> Result<Channel, String> {
+    async fn connect(&self) -> Result<Connection, String> {
         let mut ready = self.ready.clone();
         match tokio::time::timeout(READY_TIMEOUT, ready.wait_for(|ready| *ready)).await {
             Ok(Ok(_)) => {}
@@ -79,6 +79,9 @@ impl Connect for LocalConnect {
             }
         });
         let endpoint = Endpoint::from_static("http://manager.local");
-        endpoint.connect_with_connector(connector).await.map_err(|error| error.to_string())
+        let channel = endpoint.connect_with_connector(connector).await.map_err(|error| error.to_string())?;
+        Ok(Connection { channel, manager: ManagerAddress::Local })
     }
+
+    fn observe(&self, _: &ManagerAddress, _: Outcome) {}
 }

@@ -270,6 +270,7 @@ impl SwarmNode {
             advertise_addr: addresses.advertise,
             data_path_addr: addresses.data_path,
             raft_id: identity::random_raft_id(),
+            ..Saved::default()
         };
         match self.found(request, saved).await {
             Ok((started, node_id)) => {
@@ -380,9 +381,11 @@ impl SwarmNode {
             node_id: identity.node_id.clone(),
             connect,
             executor: self.config.executor.clone(),
-            tls_info: Some(tls_info),
+            tls_info: watch::channel(Some(tls_info)).1,
+            folder: self.folder.worker(),
             seed: u64::from_le_bytes(identity::random_bytes()),
         });
+        let agent = agent.await.map_err(|source| StateError::Io { path: self.folder.worker(), source })?;
         self.set(Current {
             node_id: Some(identity.node_id),
             saved,
