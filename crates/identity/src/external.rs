@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Uri;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use model::{ClusterId, NodeId, NodeRole, Timestamp};
+use model::{NodeRole, Timestamp};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
+use crate::authority::LeafRequest;
 use crate::bundle::RootBundle;
 use crate::certificate::{self, CA, CertificateError, role_name};
 use crate::chain::{ChainError, Expiry, NodeCredential, Usage, verify_chain};
@@ -48,19 +49,6 @@ pub struct ExternalSigner<'a> {
     pub node: Option<&'a NodeCredential>,
     /// Appended to each leaf, PEM: the cross-signed certificate while a root is replaced, else empty.
     pub intermediates_pem: &'a [u8],
-}
-
-/// What a node's certificate is to say.
-#[derive(Clone, Copy, Debug)]
-pub struct LeafRequest<'a> {
-    /// The node's request, PEM.
-    pub csr_pem: &'a [u8],
-    /// CN.
-    pub node: &'a NodeId,
-    /// OU.
-    pub role: NodeRole,
-    /// O.
-    pub cluster: &'a ClusterId,
 }
 
 /// Why an external CA gave nothing.
@@ -324,7 +312,7 @@ fn check_cross_signed(
     }
     let by_old = old_root.by_subject(signed.issuer().as_raw());
     let by_old = by_old.map(|root| certificate::parse(root)).transpose()?;
-    if !by_old.is_some_and(|root| signature::verify(der, root.public_key().raw).is_ok()) {
+    if by_old.is_none_or(|root| signature::verify(der, root.public_key().raw).is_err()) {
         return Err(ExternalError::Wrong("root's certificate"));
     }
     Ok(pem::encode("CERTIFICATE", der))

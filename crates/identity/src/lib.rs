@@ -29,8 +29,8 @@ mod tls;
 mod token;
 
 pub use authority::{
-    DEFAULT_NODE_LIFE_SECONDS, IssueError, Issued, IssuerInfo, MIN_NODE_LIFE_SECONDS, RootAuthority, SignError, Signer,
-    SignerError,
+    DEFAULT_NODE_LIFE_SECONDS, IssueError, Issued, IssuerInfo, LeafRequest, MIN_NODE_LIFE_SECONDS, RootAuthority,
+    SignError, Signer, SignerError,
 };
 pub use authorize::{Refusal, authorize};
 pub use bundle::{BundleError, MAX_ROOTS, RootBundle};
@@ -39,7 +39,7 @@ pub use chain::{ChainError, Expiry, NodeCredential, Usage, verify_chain};
 pub use csr::{CsrError, NodeKey};
 pub use dial::{CONNECT_TIMEOUT, DialError, connect, connect_lazy, tls_connect};
 pub use disk::{CertificateFiles, DiskError, NodeIdentity};
-pub use external::{ExternalError, ExternalSigner, LeafRequest, probe_external_ca};
+pub use external::{ExternalError, ExternalSigner, probe_external_ca};
 pub use join::{
     CertificateRequest, Granted, JoinError, Outcome, RemoteList, Remotes, TRIES, UnlockKey, fetch_root,
     fetch_unlock_key, request_certificate,

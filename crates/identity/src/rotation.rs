@@ -132,7 +132,8 @@ pub fn plan_root_ca(current: &RootCa, config: &CaConfig, now: Timestamp) -> Resu
     let has_key = !current.ca_key.is_empty();
     let wants_key = !config.signing_ca_key.is_empty();
     let mut probes = Vec::new();
-    if !has_key && !(desired == root_pem && wants_key) {
+    let adds_the_key = desired == root_pem && wants_key;
+    if !has_key && !adds_the_key {
         probes.push(probe(config, &root_pem, &root_pem, WhichCa::Current)?);
     }
     if desired.is_empty() {
