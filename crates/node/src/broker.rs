@@ -20,20 +20,9 @@ pub(crate) struct Broker {
 }
 
 struct Held {
-    local: Option<LocalManager>,
-    /// The own manager did not answer a certificate request: another one is asked next.
-    local_failed: bool,
+    local: Option<Arc<LocalPipe>>,
     remotes: Remotes,
     rng: Rng,
-}
-
-/// This node's own manager.
-#[derive(Clone)]
-pub(crate) struct LocalManager {
-    /// The way to it without TLS.
-    pub(crate) pipe: Arc<LocalPipe>,
-    /// Where its listener is reached from this machine, `host:port`.
-    pub(crate) addr: String,
 }
 
 /// Why there is no connection.
@@ -61,7 +50,7 @@ impl Broker {
     ) -> Self {
         let known = file.load();
         let remotes = Remotes::of(known.into_iter().chain(given));
-        let held = Held { local: None, local_failed: false, remotes, rng: Rng::new(seed) };
+        let held = Held { local: None, remotes, rng: Rng::new(seed) };
         Self { node_id, credentials, file, held: Mutex::new(held) }
     }
 
@@ -69,11 +58,19 @@ impl Broker {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What this node shows to managers.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
     /// This node is a manager now, or no longer.
-    pub(crate) fn set_local(&self, local: Option<LocalManager>) {
-        let mut held = self.held();
-        held.local = local;
-        held.local_failed = false;
+    pub(crate) fn set_local(&self, local: Option<Arc<LocalPipe>>) {
+        self.held().local = local;
+    }
+
+    /// The way to this node's own manager.
+    pub(crate) fn local(&self) -> Option<Arc<LocalPipe>> {
+        self.held().local.clone()
     }
 
     /// The managers of the swarm, as the leader names them.
@@ -109,9 +106,8 @@ impl Broker {
 
     /// A connection: local first.
     pub(crate) async fn open(&self) -> Result<Connection, BrokerError> {
-        let local = self.held().local.clone();
-        if let Some(local) = local {
-            let channel = local.pipe.connect().await.map_err(BrokerError::Local)?;
+        if let Some(local) = self.local() {
+            let channel = local.connect().await.map_err(BrokerError::Local)?;
             return Ok(Connection { channel, manager: ManagerAddress::Local });
         }
         let manager = self.pick().ok_or(BrokerError::NoManager)?;
@@ -139,27 +135,14 @@ impl Connect for Broker {
     }
 }
 
-/// For certificates: the own manager first, which passes the request on to the leader.
+/// Other managers, for certificates; the own one is asked through its pipe.
 impl identity::Remotes for Broker {
     fn select(&self) -> Option<String> {
-        {
-            let mut held = self.held();
-            let failed = std::mem::take(&mut held.local_failed);
-            if let Some(local) = held.local.as_ref().filter(|_| !failed) {
-                return Some(local.addr.clone());
-            }
-        }
-        let other = self.pick().map(|manager| manager.addr);
-        other.or_else(|| self.held().local.as_ref().map(|local| local.addr.clone()))
+        self.pick().map(|manager| manager.addr)
     }
 
     fn observe(&self, addr: &str, outcome: identity::Outcome) {
         let good = outcome == identity::Outcome::Good;
-        let mut held = self.held();
-        if held.local.as_ref().is_some_and(|local| local.addr == addr) {
-            held.local_failed = !good;
-            return;
-        }
-        held.remotes.observe(addr, if good { Experience::Good } else { Experience::Bad });
+        self.learn(addr, if good { Experience::Good } else { Experience::Bad });
     }
 }

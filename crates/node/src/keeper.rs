@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use identity::{
     CertificateFiles, ChainError, Credentials, DiskError, Expiry, Granted, KeyFile, KeyFileError, NodeCredential, NodeKey,
-    RootBundle, UnlockKey,
+    RootBundle, UnlockKey, system_now,
 };
 use model::{ClusterId, NodeId, NodeRole, NodeTlsInfo, Timestamp};
 use tokio::sync::watch;
@@ -53,7 +53,7 @@ impl Keeper {
         let identity = found.ok_or(KeeperError::Missing)?;
         let roots = RootBundle::parse(&identity.root_pem)?;
         let key = NodeKey { pem: identity.key.key_pem.clone() };
-        let credential = NodeCredential::load(&identity.cert_pem, &key, &roots, now(), expiry)?;
+        let credential = NodeCredential::load(&identity.cert_pem, &key, &roots, system_now(), expiry)?;
         Ok(Self::of(files, roots, credential, identity.key, kek))
     }
 
@@ -136,7 +136,7 @@ impl Keeper {
             return Ok(());
         }
         let roots = RootBundle::parse(pem)?;
-        self.credentials.set_roots(roots, now())?;
+        self.credentials.set_roots(roots, system_now())?;
         self.files.store_root(pem)?;
         self.publish();
         Ok(())
@@ -250,10 +250,4 @@ impl Held {
             NodeRole::Worker => Self { key: KeyFile { key_pem: key.pem, ..KeyFile::default() }, kek: None },
         }
     }
-}
-
-/// The wall clock.
-pub(crate) fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

@@ -5,18 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{
-    CertificateRequest, FORCED_PAUSE, JoinError, RenewalBackOff, next_renewal, request_certificate,
+    CertificateRequest, Expiry, FORCED_PAUSE, Granted, JoinError, NodeCredential, NodeKey, RenewalBackOff, UnlockKey,
+    next_renewal, request_certificate, system_now,
 };
 use model::{NodeRole, Timestamp};
 use stdx::Rng;
+use swarm_proto::swarmkit as p;
+use swarm_proto::swarmkit::node_ca_client::NodeCaClient;
 use tokio::sync::watch;
+use tonic::transport::Channel;
 
 use crate::broker::Broker;
 use crate::error::chain;
-use crate::keeper::{Keeper, KeeperError, now};
+use crate::keeper::{Keeper, KeeperError};
 
 /// How long one request may stay unanswered before it is made anew: its node object may have been lost on the way.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Pause between questions to the own manager.
+const POLL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What others want of the renewals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +82,7 @@ impl Schedule {
             self.tried_expired = true;
             return Duration::ZERO;
         }
-        length(next_renewal(not_before, not_after, now, rng))
+        next_renewal(not_before, not_after, now, rng).into()
     }
 
     /// A renewal ended: with this role, or not at all.
@@ -84,13 +91,9 @@ impl Schedule {
         if done {
             *self = Self::default();
         } else {
-            self.retry = Some(length(self.back_off.failed(rng)));
+            self.retry = Some(self.back_off.failed(rng).into());
         }
     }
-}
-
-fn length(duration: model::Duration) -> Duration {
-    Duration::from_nanos(u64::try_from(duration.total_nanos()).unwrap_or(0))
 }
 
 /// Why a certificate was not renewed.
@@ -100,6 +103,8 @@ enum RenewalError {
     Request(#[from] JoinError),
     #[error(transparent)]
     Keep(#[from] KeeperError),
+    #[error("the own manager cannot be asked: {0}")]
+    Local(String),
     #[error("no manager has signed the certificate in time")]
     Timeout,
 }
@@ -109,7 +114,7 @@ pub(crate) async fn run(keeper: Arc<Keeper>, broker: Arc<Broker>, mut inbox: Ren
     let mut rng = Rng::new(seed);
     let mut schedule = Schedule::default();
     loop {
-        let pause = schedule.pause(keeper.validity(), now(), &mut rng);
+        let pause = schedule.pause(keeper.validity(), system_now(), &mut rng);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // Level-triggered: a demand during the wait or the renewal before is seen here.
@@ -139,13 +144,50 @@ pub(crate) async fn run(keeper: Arc<Keeper>, broker: Arc<Broker>, mut inbox: Ren
 }
 
 async fn renew(keeper: &Keeper, broker: &Broker) -> Result<NodeRole, RenewalError> {
-    let request = CertificateRequest::Renew { credentials: keeper.credentials() };
-    let granted = tokio::time::timeout(REQUEST_TIMEOUT, request_certificate(broker, request)).await;
+    let granted = tokio::time::timeout(REQUEST_TIMEOUT, request(keeper, broker)).await;
     let granted = granted.map_err(|_| RenewalError::Timeout)??;
     let role = granted.credential.identity().role;
     keeper.renew(granted)?;
     tracing::info!(?role, "the node's certificate was renewed");
     Ok(role)
+}
+
+/// Through the own manager's pipe while there is one, which works with an expired certificate, too; else, or when that
+/// fails, from another manager.
+async fn request(keeper: &Keeper, broker: &Broker) -> Result<Granted, RenewalError> {
+    if let Some(local) = broker.local() {
+        let channel = local.connect().await.map_err(RenewalError::Local)?;
+        match request_locally(keeper, channel).await {
+            Ok(granted) => return Ok(granted),
+            Err(error) => tracing::debug!(error = chain(&error), "no certificate through the own manager"),
+        }
+    }
+    let request = CertificateRequest::Renew { credentials: keeper.credentials() };
+    Ok(request_certificate(broker, request).await?)
+}
+
+async fn request_locally(keeper: &Keeper, channel: Channel) -> Result<Granted, RenewalError> {
+    let key = NodeKey::generate();
+    let csr = key.request().map_err(JoinError::Request)?;
+    let mut client = NodeCaClient::new(channel);
+    let issue = p::IssueNodeCertificateRequest { csr: csr.clone(), ..Default::default() };
+    let node_id = client.issue_node_certificate(issue).await.map_err(JoinError::Rpc)?.into_inner().node_id;
+    let chain_pem = loop {
+        let ask = p::NodeCertificateStatusRequest { node_id: node_id.clone() };
+        let answer = client.node_certificate_status(ask).await.map_err(JoinError::Rpc)?.into_inner();
+        match answer.certificate {
+            // Answers only when the certificate is signed or cannot be; another request may have come between.
+            Some(certificate) if certificate.csr == csr && !certificate.certificate.is_empty() => {
+                break certificate.certificate;
+            }
+            _ => tokio::time::sleep(POLL_PAUSE).await,
+        }
+    };
+    let roots = keeper.credentials().current().roots.clone();
+    let credential = NodeCredential::load(&chain_pem, &key, &roots, system_now(), Expiry::Refuse);
+    let credential = credential.map_err(JoinError::Chain)?;
+    // A running manager follows the cluster's unlock key anyway.
+    Ok(Granted { credential, key, unlock_key: UnlockKey::default() })
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use model::{
     ReplicatedService, Resources, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskRuntime, TaskSpec,
     TaskState,
 };
-use node::{InitRequest, LeaveError, LeaveMode, NodeConfig, NodeState, SwarmNode, UnlockError};
+use node::{InitRequest, LeaveError, LeaveMode, LeaveRefusal, NodeConfig, NodeState, SwarmNode, UnlockError};
 use tokio::sync::watch;
 
 /// Longest wait for anything here; only a broken chain reaches it.
@@ -115,10 +115,17 @@ async fn open(folder: &Path, books: &Arc<Books>) -> SwarmNode {
     .await
 }
 
+/// An address of this machine that no other test, in this process or another, listens on.
+fn own_address() -> String {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
+    let pid = std::process::id();
+    let node = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("127.{}.{}.{}:2377", pid >> 8 & 0xff, pid & 0xff, node)
+}
+
 fn init_request() -> InitRequest {
     InitRequest {
-        listen_addr: "127.0.0.1:2377".to_owned(),
-        advertise_addr: "127.0.0.1".to_owned(),
+        listen_addr: own_address(),
         spec: manager::default_cluster_spec(),
         ..InitRequest::default()
     }
@@ -211,7 +218,7 @@ async fn a_service_runs_scales_restarts_and_goes() {
     assert!(books.running.lock().unwrap().is_empty());
 
     drop(manager);
-    assert!(matches!(node.leave(LeaveMode::Safe).await, Err(LeaveError::LastManager)));
+    assert!(matches!(node.leave(LeaveMode::Safe).await, Err(LeaveError::Refused(LeaveRefusal::LastManager))));
     node.leave(LeaveMode::Force).await.unwrap();
     assert_eq!(node.info().state, NodeState::Inactive);
     assert!(!folder.path().join("swarm").exists());
@@ -264,7 +271,7 @@ async fn a_locked_manager_starts_with_its_key_only() {
     let node = open(folder.path(), &books).await;
     assert_eq!(node.info().state, NodeState::Locked);
     assert!(matches!(node.unlock(&[0; 32]).await, Err(UnlockError::WrongKey)));
-    assert!(matches!(node.leave(LeaveMode::Safe).await, Err(LeaveError::Locked)));
+    assert!(matches!(node.leave(LeaveMode::Safe).await, Err(LeaveError::Refused(LeaveRefusal::Locked))));
     node.unlock(&key).await.unwrap();
     let manager = node.manager().unwrap();
     let mut watch = manager.shared().watch();
