@@ -87,10 +87,7 @@ struct JoinerHealth {
 
 #[async_trait::async_trait]
 impl Health for JoinerHealth {
-    async fn check(
-        &self,
-        request: Request<p::HealthCheckRequest>,
-    ) -> Result<Response<p::HealthCheckResponse>, Status> {
+    async fn check(&self, request: Request<p::HealthCheckRequest>) -> Result<Response<p::HealthCheckResponse>, Status> {
         let identity = request.extensions().get::<PeerInfo>().and_then(|peer| peer.identity.as_ref());
         if !identity.is_some_and(|peer| peer.role == NodeRole::Manager && peer.cluster_id == self.cluster_id) {
             return Err(Status::permission_denied("Permission denied: not a manager of this cluster"));

@@ -6,8 +6,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use identity::{
-    CertificateFiles, ChainError, Credentials, DiskError, Expiry, Granted, KeyFile, KeyFileError, NodeCredential, NodeKey,
-    RootBundle, UnlockKey, system_now,
+    CertificateFiles, ChainError, Credentials, DiskError, Expiry, Granted, KeyFile, KeyFileError, NodeCredential,
+    NodeKey, RootBundle, UnlockKey, system_now,
 };
 use model::{ClusterId, NodeId, NodeRole, NodeTlsInfo, Timestamp};
 use tokio::sync::watch;

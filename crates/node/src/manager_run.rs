@@ -111,10 +111,10 @@ async fn begin(
 /// Rewrites the key file whenever the cluster's unlock key is another one. Runs until the manager ends.
 async fn keep_locked(mut watch: Watch, life: Arc<Life>) {
     loop {
-        let wanted = watch.view.the_cluster().map(|cluster| UnlockKey {
-            key: manager::unlock_key(cluster),
-            version: cluster.meta.version.0,
-        });
+        let wanted = watch
+            .view
+            .the_cluster()
+            .map(|cluster| UnlockKey { key: manager::unlock_key(cluster), version: cluster.meta.version.0 });
         match wanted.map(|wanted| life.keeper.relock(&wanted)) {
             None | Some(Ok(Relocked::Unchanged | Relocked::Changed)) => {}
             // The old certificate's key lay open on disk.

@@ -124,11 +124,7 @@ fn own_address() -> String {
 }
 
 fn init_request() -> InitRequest {
-    InitRequest {
-        listen_addr: own_address(),
-        spec: manager::default_cluster_spec(),
-        ..InitRequest::default()
-    }
+    InitRequest { listen_addr: own_address(), spec: manager::default_cluster_spec(), ..InitRequest::default() }
 }
 
 fn service_spec(name: &str, replicas: u64) -> ServiceSpec {
