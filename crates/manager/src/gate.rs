@@ -172,7 +172,8 @@ impl GateKeeper {
 }
 
 fn redirects(headers: &HeaderMap) -> String {
-    let values: Vec<_> = headers.get_all(REDIRECT).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let values: Vec<_> =
+        headers.get_all(REDIRECT).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
     format!("[{}]", values.join(" "))
 }
 

@@ -13,17 +13,25 @@
 
 #![forbid(unsafe_code)]
 
+mod authorize;
+mod ca;
 mod caller;
 mod codec;
 mod control;
 mod dispatcher;
 mod error;
+mod forward;
 mod founding;
+mod gate;
 mod leader;
+mod leadership;
 mod log_broker;
 mod machine;
 mod manager;
+mod methods;
+mod role_manager;
 mod shared;
+mod timing;
 mod writer;
 
 pub use caller::Caller;

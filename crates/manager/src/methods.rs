@@ -172,7 +172,8 @@ mod tests {
         let method = find("/docker.swarmkit.v1.CA/GetUnlockKey").unwrap();
         assert_eq!((method.access, method.place, method.shape), (Managers, Leader, Unary));
         assert_eq!(find("/docker.swarmkit.v1.Control/GetNode").unwrap().access, Managers);
-        for path in ["", "/", "/docker.swarmkit.v1.CA", "/docker.swarmkit.v1.CA/", "/docker.swarmkit.v1./GetUnlockKey"] {
+        for path in ["", "/", "/docker.swarmkit.v1.CA", "/docker.swarmkit.v1.CA/", "/docker.swarmkit.v1./GetUnlockKey"]
+        {
             assert_eq!(find(path), None, "{path}");
         }
         assert_eq!(find("/docker.swarmkit.v1.CA/getunlockkey"), None);

@@ -127,8 +127,7 @@ fn another_clusters_and_removed_nodes_are_strangers() {
 fn only_a_manager_forwards() {
     let metadata = forwarding(Some(&subject("m2", MANAGER_UNIT, CLUSTER)));
     let refused = "Permission denied: unauthorized forwarder role: rpc error: code = PermissionDenied desc = ";
-    let worker_refused =
-        format!("{refused}Permission denied: remote certificate not part of OUs: [swarm-manager]");
+    let worker_refused = format!("{refused}Permission denied: remote certificate not part of OUs: [swarm-manager]");
     check(Some(&worker()), &metadata, [Err(&worker_refused); 3]);
     let stranger_refused = format!("{refused}no client certificates in request");
     check(None, &metadata, [Err(&stranger_refused); 3]);
@@ -211,7 +210,10 @@ fn the_callers_address_is_the_forwarded_ones() {
     let method = methods::find("/docker.swarmkit.v1.Dispatcher/Session").unwrap();
     let direct = facts.authorize(method, Some(&worker()), Some("10.0.0.1".to_owned()), &HeaderMap::new());
     let direct = direct.unwrap().unwrap();
-    assert_eq!((direct.address.as_deref(), direct.forwarded_by, direct.role), (Some("10.0.0.1"), None, Some(NodeRole::Worker)));
+    assert_eq!(
+        (direct.address.as_deref(), direct.forwarded_by, direct.role),
+        (Some("10.0.0.1"), None, Some(NodeRole::Worker))
+    );
     let metadata = forwarding(Some(&worker()));
     let forwarded = facts.authorize(method, Some(&manager()), Some("10.0.0.1".to_owned()), &metadata);
     let forwarded = forwarded.unwrap().unwrap();

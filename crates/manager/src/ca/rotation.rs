@@ -26,7 +26,7 @@ const MIN_ROOT_LIFE_SECS: i64 = 365 * 24 * 3600;
 pub(crate) type Reachable = BTreeSet<Vec<u8>>;
 
 /// What an update makes of the root.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum RootPlan {
     /// Nothing.
     Keep,
@@ -145,11 +145,7 @@ fn without_certificate(
     Ok(RootPlan::Keep)
 }
 
-fn rotate(
-    wanted: &CaConfig,
-    given: Option<(Vec<u8>, Vec<u8>)>,
-    voucher: Voucher,
-) -> Result<RootPlan, ControlError> {
+fn rotate(wanted: &CaConfig, given: Option<(Vec<u8>, Vec<u8>)>, voucher: Voucher) -> Result<RootPlan, ControlError> {
     let has_own_key = given.as_ref().is_none_or(|(_, key)| !key.is_empty());
     match &voucher {
         Voucher::External(_) if !has_own_key => {
@@ -268,10 +264,7 @@ fn is_issued_by(node: &Node, issuer: &NodeTlsInfo) -> bool {
 }
 
 pub(super) fn is_renewing(node: &Node) -> bool {
-    matches!(
-        node.certificate.status.state,
-        IssuanceState::Renew | IssuanceState::Pending | IssuanceState::Rotate
-    )
+    matches!(node.certificate.status.state, IssuanceState::Renew | IssuanceState::Pending | IssuanceState::Rotate)
 }
 
 /// The root after its rotation; `None` if no rotation runs.

@@ -125,7 +125,7 @@ impl p::ca_server::Ca for CaService {
         Caller::of(&request)?;
         let cluster = self.cluster()?;
         let unlock_key = crate::control::unlock_key(&cluster).map(|key| key.to_vec()).unwrap_or_default();
-        let version = Some(cluster.meta.version.to_proto());
+        let version = Some(p::Version { index: cluster.meta.version.0 });
         Ok(Response::new(p::GetUnlockKeyResponse { unlock_key, version }))
     }
 }

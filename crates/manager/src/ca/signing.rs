@@ -1,6 +1,8 @@
 //! Which certificates are to be signed, by whom, and what becomes of the results. Pure.
 
-use model::{Certificate, Cluster, ClusterId, Duration, IssuanceState, IssuanceStatus, Node, NodeId, NodeMembership, NodeRole};
+use model::{
+    Certificate, Cluster, ClusterId, Duration, IssuanceState, IssuanceStatus, Node, NodeId, NodeMembership, NodeRole,
+};
 use store::{StoreError, Transaction};
 
 /// Whether a node waits for a certificate. A first one needs an accepted node; a renewal does not, since any update of
@@ -152,7 +154,11 @@ mod tests {
 
     fn node(state: IssuanceState, role: NodeRole) -> Node {
         let mut node = Node { id: "n".into(), role, ..Node::default() };
-        node.certificate = Certificate { csr: b"csr".to_vec(), status: status(state, String::new()), ..first(&"n".into(), role, Vec::new()) };
+        node.certificate = Certificate {
+            csr: b"csr".to_vec(),
+            status: status(state, String::new()),
+            ..first(&"n".into(), role, Vec::new())
+        };
         node
     }
 
