@@ -72,6 +72,19 @@ pub struct Signer {
     intermediates: Vec<u8>,
 }
 
+/// What a node's certificate is to say.
+#[derive(Clone, Copy, Debug)]
+pub struct LeafRequest<'a> {
+    /// The node's request, PEM.
+    pub csr_pem: &'a [u8],
+    /// CN.
+    pub node: &'a NodeId,
+    /// OU.
+    pub role: NodeRole,
+    /// O.
+    pub cluster: &'a ClusterId,
+}
+
 /// Why a certificate and a key do not make a signer. Texts are dockerd's where it has one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignerError {
@@ -146,7 +159,8 @@ impl RootAuthority {
         let signer = Signer::new(&self.cert_pem, &self.key_pem, &[])?;
         let key = NodeKey::generate();
         let request = key.request().map_err(SignError::Key)?;
-        let cert_pem = signer.sign_csr(&request, node, role, cluster, life, now)?;
+        let leaf = LeafRequest { csr_pem: &request, node, role, cluster };
+        let cert_pem = signer.sign_csr(leaf, life, now)?;
         Ok(Issued { cert_pem, key_pem: key.pem })
     }
 }
@@ -194,14 +208,11 @@ impl Signer {
     /// Signs a node's request. The result is the leaf and the intermediates, PEM.
     pub fn sign_csr(
         &self,
-        csr_pem: &[u8],
-        node: &NodeId,
-        role: NodeRole,
-        cluster: &ClusterId,
+        leaf: LeafRequest<'_>,
         life: Option<model::Duration>,
         now: Timestamp,
     ) -> Result<Vec<u8>, SignError> {
-        let spki = csr::public_key(csr_pem)?;
+        let spki = csr::public_key(leaf.csr_pem)?;
         let life = life.map(|life| life.seconds).filter(|life| *life >= MIN_NODE_LIFE_SECONDS);
         let not_before = rounded(now) - NODE_BACKDATE_SECONDS;
         let wanted = not_before + NODE_BACKDATE_SECONDS + life.unwrap_or(DEFAULT_NODE_LIFE_SECONDS);
@@ -210,11 +221,14 @@ impl Signer {
         if not_after <= now.seconds {
             return Err(SignError::CaExpired);
         }
-        let unit = role_name(role);
-        let subject =
-            name(&[(ORGANIZATION, cluster.as_str()), (ORGANIZATIONAL_UNIT, unit), (COMMON_NAME, node.as_str())]);
-        let mut names = vec![unit, node.as_str()];
-        if role == NodeRole::Manager {
+        let unit = role_name(leaf.role);
+        let subject = name(&[
+            (ORGANIZATION, leaf.cluster.as_str()),
+            (ORGANIZATIONAL_UNIT, unit),
+            (COMMON_NAME, leaf.node.as_str()),
+        ]);
+        let mut names = vec![unit, leaf.node.as_str()];
+        if leaf.role == NodeRole::Manager {
             names.push(CA);
         }
         let template = Template {
