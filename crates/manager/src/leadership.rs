@@ -1,7 +1,7 @@
 //! Where the leader is: here, behind a connection, or nowhere yet. Callers wake on the election. One connection, to the
 //! present leader, is kept and shared by all calls.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use consensus::Status as RaftStatus;
@@ -51,7 +51,6 @@ pub(crate) struct LeadershipId {
 
 /// Finds the leader.
 pub(crate) struct Leadership {
-    raft_id: u64,
     status: watch::Receiver<RaftStatus>,
     /// This manager leads and its first writes are committed.
     ready: watch::Receiver<bool>,
@@ -80,13 +79,12 @@ pub(crate) async fn run_clock(mut status: watch::Receiver<RaftStatus>, since: wa
 
 impl Leadership {
     pub(crate) fn new(
-        raft_id: u64,
         status: watch::Receiver<RaftStatus>,
         ready: watch::Receiver<bool>,
         leaderless_since: watch::Receiver<Option<Instant>>,
         credentials: Credentials,
     ) -> Self {
-        Self { raft_id, status, ready, leaderless_since, credentials, connection: Mutex::new(None) }
+        Self { status, ready, leaderless_since, credentials, connection: Mutex::new(None) }
     }
 
     /// Whether this manager leads and its first writes are committed.
@@ -146,7 +144,10 @@ impl Leadership {
     }
 
     fn remote(&self, status: &RaftStatus) -> Result<Option<Remote>, Status> {
-        if status.leader == 0 || status.leader == self.raft_id {
+        if status.removed_from_group || status.failed.is_some() {
+            return Err(Status::unavailable("this manager takes no part in the raft group"));
+        }
+        if status.leader == 0 || status.leader == status.raft_id {
             return Ok(None);
         }
         let Some(member) = status.members.get(&status.leader) else { return Ok(None) };
@@ -188,6 +189,3 @@ fn stopped() -> Status {
 pub(crate) fn clock() -> (watch::Sender<Option<Instant>>, watch::Receiver<Option<Instant>>) {
     watch::channel(Some(Instant::now()))
 }
-
-/// Shared by all who look for the leader.
-pub(crate) type SharedLeadership = Arc<Leadership>;

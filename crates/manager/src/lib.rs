@@ -14,24 +14,31 @@
 #![forbid(unsafe_code)]
 
 mod authorize;
+mod blacklist;
 mod ca;
 mod caller;
 mod codec;
 mod control;
 mod dispatcher;
+mod duties;
 mod error;
 mod forward;
 mod founding;
 mod gate;
+mod health;
 mod leader;
 mod leadership;
 mod log_broker;
 mod machine;
 mod manager;
+mod membership;
 mod methods;
+mod raft_service;
 mod role_manager;
+mod routes;
 mod shared;
 mod timing;
+mod tuning;
 mod writer;
 
 pub use caller::Caller;
@@ -44,6 +51,6 @@ pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
 pub use log_broker::{LogBroker, LogBrokerService};
-pub use manager::{Manager, ManagerConfig, ManagerError};
+pub use manager::{Beginning, Manager, ManagerConfig, ManagerError};
 pub use shared::{Commit, Next, Shared, Watch};
 pub use writer::{Log, LostLeadership, Writer};

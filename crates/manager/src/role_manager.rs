@@ -7,28 +7,23 @@
 //!                                        └ it is the leader: hands over first, its successor does the rest
 //! ```
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use consensus::{Status as RaftStatus, TransferError};
 use model::{Node, NodeId, NodeRole};
-use store::View;
+use store::{Event, Object, View};
 use swarm_proto::swarmkit as p;
+use tokio::time::timeout;
 
-/// The raft group, as the leader sees it.
-pub(crate) struct Group<'a> {
-    /// This manager.
-    pub(crate) own: u64,
-    pub(crate) members: &'a BTreeMap<u64, p::RaftMember>,
-    /// Whether the leader hears of a member.
-    pub(crate) is_active: &'a dyn Fn(u64) -> bool,
-}
+use crate::error::ControlError;
+use crate::shared::Next;
+use crate::writer::Writer;
 
-impl Group<'_> {
-    /// Whether those that are heard of are still enough without this member.
-    pub(crate) fn can_lose(&self, raft_id: u64) -> bool {
-        let heard = |id: &&u64| **id != raft_id && (**id == self.own || (self.is_active)(**id));
-        self.members.keys().filter(heard).count() > (self.members.len().saturating_sub(1)) / 2
-    }
-}
+/// Time between two tries; SwarmKit's.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long a removal may take; SwarmKit's.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +46,7 @@ pub(crate) struct RolePlan {
 }
 
 /// What roles need next.
-pub(crate) fn plan(view: &View, group: &Group<'_>) -> RolePlan {
+pub(crate) fn plan(view: &View, group: &RaftStatus) -> RolePlan {
     let mut plan = RolePlan::default();
     let member_of = |node: &Node| group.members.values().any(|member| member.node_id == node.id.as_str());
     for node in view.nodes() {
@@ -66,14 +61,14 @@ pub(crate) fn plan(view: &View, group: &Group<'_>) -> RolePlan {
     };
     let mut leaving: Vec<_> = group.members.values().filter(to_go).collect();
     // This manager is the last to go: it can do the work for the others.
-    leaving.sort_by_key(|member| (member.raft_id == group.own, member.raft_id));
+    leaving.sort_by_key(|member| (member.raft_id == group.raft_id, member.raft_id));
     let mut changes_group = false;
     for member in leaving {
-        if !group.can_lose(member.raft_id) {
+        if !group.can_remove(member.raft_id) {
             plan.waiting.push(member.node_id.clone());
         } else if !changes_group {
             changes_group = true;
-            plan.steps.push(if member.raft_id == group.own {
+            plan.steps.push(if member.raft_id == group.raft_id {
                 Step::HandOver
             } else {
                 Step::Remove { raft_id: member.raft_id, node: member.node_id.clone() }
@@ -83,10 +78,94 @@ pub(crate) fn plan(view: &View, group: &Group<'_>) -> RolePlan {
     plan
 }
 
+/// Runs while this manager leads.
+pub(crate) async fn run(writer: Arc<Writer>, raft: Arc<consensus::Handle>) {
+    let mut watch = writer.shared().watch();
+    let mut status = raft.status();
+    loop {
+        let plan = plan(&watch.view, &status.borrow_and_update());
+        for node in &plan.waiting {
+            tracing::warn!(node, "a manager cannot leave the raft group yet: too few would be left");
+        }
+        for step in plan.steps.iter().filter(|_| status.borrow().leading) {
+            if let Err(reason) = take(&writer, &raft, step).await {
+                tracing::warn!(?step, reason, "a change of roles is tried again");
+            }
+        }
+        // What was done comes back as a commit or a change of the group, and the next step is planned then.
+        let retry = async {
+            if plan == RolePlan::default() { std::future::pending().await } else { tokio::time::sleep(RETRY).await }
+        };
+        tokio::pin!(retry);
+        loop {
+            tokio::select! {
+                // A broadcast receiver keeps its place.
+                next = watch.next() => match next {
+                    Some(next) if concerns_roles(&next) => break,
+                    Some(_) => {}
+                    None => return,
+                },
+                // Keeps what was not seen.
+                changed = status.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                // Pinned: the same timer each turn.
+                () = &mut retry => break,
+            }
+        }
+    }
+}
+
+fn concerns_roles(next: &Next) -> bool {
+    let Next::Commit(commit) = next else { return true };
+    commit.events.iter().any(|event| match event {
+        Event::Create(Object::Node(_)) | Event::Remove(Object::Node(_)) => true,
+        Event::Update { old: Object::Node(old), new: Object::Node(new) } => {
+            (old.role, old.spec.desired_role) != (new.role, new.spec.desired_role)
+        }
+        _ => false,
+    })
+}
+
+async fn take(writer: &Writer, raft: &consensus::Handle, step: &Step) -> Result<(), String> {
+    match step {
+        Step::SetRole { node, desired } => {
+            let written = writer.write(|transaction| set_role(transaction, node, *desired));
+            written.await.map_err(|error| error.desc)
+        }
+        Step::Remove { raft_id, node } => {
+            let removed = timeout(REMOVAL_TIMEOUT, raft.remove_member(*raft_id)).await;
+            removed.map_err(|_| "the removal was not committed in time".to_owned())?.map_err(|error| error.to_string())?;
+            tracing::info!(node, "a manager left the raft group");
+            Ok(())
+        }
+        Step::HandOver => match raft.transfer_leadership().await {
+            // The successor does the rest; this loop ends with the leadership.
+            Ok(()) | Err(TransferError::NotLeader | TransferError::Stopped) => Ok(()),
+            Err(error @ (TransferError::NoPeer | TransferError::NotTaken)) => {
+                tracing::warn!(%error, "leadership could not be handed over; this manager leaves the group as it is");
+                let own = raft.status().borrow().raft_id;
+                raft.remove_member(own).await.map(drop).map_err(|error| error.to_string())
+            }
+        },
+    }
+}
+
+fn set_role(transaction: &mut store::Transaction, id: &NodeId, desired: NodeRole) -> Result<(), ControlError> {
+    let Some(stored) = transaction.node(id) else { return Ok(()) };
+    if stored.spec.desired_role != desired || stored.role == desired {
+        return Ok(());
+    }
+    let node = Node { role: desired, ..Node::clone(stored) };
+    transaction.update(node).map_err(ControlError::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use NodeRole::{Manager, Worker};
+    use std::collections::BTreeMap;
     use store::Action;
 
     struct Case {
@@ -107,8 +186,10 @@ mod tests {
             let raft_id = at as u64 + 1;
             (raft_id, p::RaftMember { raft_id, node_id: (*id).to_owned(), ..p::RaftMember::default() })
         };
-        let members = case.members.iter().enumerate().map(member).collect();
-        let group = Group { own: 1, members: &members, is_active: &|id| !case.silent.contains(&id) };
+        let members: BTreeMap<_, _> = case.members.iter().enumerate().map(member).collect();
+        let heard = members.keys().filter(|id| **id != 1 && !case.silent.contains(id));
+        let active_since = heard.map(|id| (*id, std::time::Instant::now())).collect();
+        let group = RaftStatus { raft_id: 1, members, active_since, ..RaftStatus::default() };
         let found = plan(&view, &group);
         assert_eq!(
             (found.steps.as_slice(), found.waiting),
@@ -167,18 +248,5 @@ mod tests {
         let one_gone = Case { nodes: nodes(), members: vec!["a", "c"], silent: vec![] };
         let steps = [set("b", Worker), Step::HandOver];
         check(&one_gone, &steps, &[]);
-    }
-
-    #[test]
-    fn quorum_is_counted_as_swarmkit_does() {
-        let members = |count: u64| (1..=count).map(|id| (id, p::RaftMember::default())).collect::<BTreeMap<_, _>>();
-        let can_lose = |count: u64, heard: &[u64], id: u64| {
-            let members = members(count);
-            Group { own: 1, members: &members, is_active: &|id| heard.contains(&id) }.can_lose(id)
-        };
-        assert!(can_lose(3, &[2, 3], 3) && can_lose(3, &[2], 3) && !can_lose(3, &[3], 3));
-        assert!(can_lose(5, &[2, 3], 4) && !can_lose(5, &[2], 4) && !can_lose(5, &[2, 4], 4));
-        assert!(can_lose(2, &[], 2) && !can_lose(1, &[], 1));
-        assert!(can_lose(4, &[2], 4), "two of three are enough");
     }
 }

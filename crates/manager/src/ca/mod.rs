@@ -9,10 +9,10 @@
 //! gives, both read when it is signed *and* when it is written; what a request asks for is never looked at.
 
 mod reconciler;
-pub(crate) mod rotation;
+mod rotation;
 mod service;
 mod signer;
-pub(crate) mod signing;
+mod signing;
 
 pub(crate) use reconciler::run_reconciler;
 pub(crate) use service::CaService;

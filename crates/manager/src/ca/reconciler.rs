@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::{Cluster, IssuanceState, Node, NodeId, RootCa};
 use store::{Event, Object};
 
-use super::rotation::{Step, finished, is_renewing, next_step};
+use super::rotation::{Step, is_renewing, next_step};
 use crate::error::ControlError;
 use crate::shared::Next;
 use crate::writer::Writer;
@@ -97,7 +97,7 @@ async fn finish(writer: &Writer, expected: RootCa) -> Result<(), ControlError> {
         if stored.root_ca != expected || next_step(transaction.view()) != Step::Finish {
             return Ok(());
         }
-        let Some(root_ca) = finished(stored) else { return Ok(()) };
+        let Some(root_ca) = identity::finish_rotation(&stored.root_ca) else { return Ok(()) };
         let cluster = Cluster { root_ca, ..Cluster::clone(stored) };
         transaction.update(cluster).map_err(ControlError::from)
     });

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use identity::{Credentials, Signer};
-use model::NodeId;
+use identity::{ActiveSigner, Credentials, ExternalSigner, LeafRequest, SignError};
+use model::{Cluster, NodeId};
 use store::{Event, Object, View};
 
-use super::signing::{self, Authority, Job, KeyHolder, Signed};
+use super::signing::{self, Job, Signed};
 use crate::error::ControlError;
 use crate::shared::{Next, Watch};
 use crate::writer::{MAX_ACTIONS, Writer, now};
@@ -67,23 +67,24 @@ fn drain(watch: &mut Watch, waiting: &mut BTreeSet<NodeId>) {
 async fn sign_waiting(writer: &Arc<Writer>, credentials: &Credentials, view: &View, waiting: &mut BTreeSet<NodeId>) {
     waiting.retain(|id| view.node(id).is_some_and(|node| signing::is_waiting(node)));
     let Some(cluster) = view.the_cluster().filter(|_| !waiting.is_empty()) else { return };
-    let authority = Arc::new(Authority::of(cluster));
+    let signer = match ActiveSigner::of(&cluster.root_ca, &cluster.spec.ca_config) {
+        Ok(signer) => Arc::new(signer),
+        // A root that cannot sign can be mended by an update of the cluster.
+        Err(error) => return tracing::error!(%error, "the cluster's CA cannot sign"),
+    };
     let jobs: Vec<_> = waiting.iter().filter_map(|id| view.node(id)).map(|node| Job::of(node)).collect();
     for batch in jobs.chunks(MAX_ACTIONS) {
-        let signed = sign(authority.clone(), credentials, batch.to_vec()).await;
+        let signed = sign(&signer, cluster, credentials, batch.to_vec()).await;
         let written = writer.write(|transaction| {
-            signed
-                .iter()
-                .try_for_each(|(job, signed)| signing::apply(transaction, job, signed).map_err(ControlError::from))
+            let mut results = signed.iter();
+            results.try_for_each(|(job, signed)| signing::apply(transaction, job, signed).map_err(ControlError::from))
         });
         if let Err(error) = written.await {
             return tracing::warn!(%error, "signed certificates could not be written");
         }
         for (job, signed) in signed {
             match signed {
-                Signed::Later(reason) => {
-                    tracing::warn!(node = %job.node_id, reason, "a certificate was not signed yet")
-                }
+                Signed::Later(reason) => tracing::warn!(node = %job.node_id, reason, "a certificate waits"),
                 Signed::Refused(reason) => {
                     tracing::warn!(node = %job.node_id, reason, "a certificate was refused");
                     waiting.remove(&job.node_id);
@@ -94,46 +95,52 @@ async fn sign_waiting(writer: &Arc<Writer>, credentials: &Credentials, view: &Vi
     }
 }
 
-async fn sign(authority: Arc<Authority>, credentials: &Credentials, jobs: Vec<Job>) -> Vec<(Job, Signed)> {
-    match &authority.holder {
-        KeyHolder::Store(key) => {
-            let key = key.clone();
-            let given = jobs.clone();
-            let work = move || sign_here(&authority, &key, given);
+async fn sign(
+    signer: &Arc<ActiveSigner>,
+    cluster: &Arc<Cluster>,
+    credentials: &Credentials,
+    jobs: Vec<Job>,
+) -> Vec<(Job, Signed)> {
+    match signer.as_ref() {
+        ActiveSigner::Local(_) => {
+            let (signer, cluster, given) = (signer.clone(), cluster.clone(), jobs.clone());
+            let work = move || given.into_iter().map(|job| (job.clone(), sign_here(&signer, &cluster, &job))).collect();
             tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
                 let died = |job| (job, Signed::Later("the signing thread died".to_owned()));
                 jobs.into_iter().map(died).collect()
             })
         }
-        KeyHolder::External(urls) => {
+        ActiveSigner::External { urls, intermediates_pem, tls_roots } => {
+            let node = credentials.current().node.clone();
+            let external = ExternalSigner {
+                urls,
+                tls_roots,
+                node: node.as_deref(),
+                intermediates_pem: intermediates_pem.as_slice(),
+            };
             let ask = |job: Job| async {
-                let _ = (urls, credentials);
-                let signed = Signed::Later("external".to_owned());
-                (job, signed)
+                let signed = external.sign(leaf(&job, cluster), tls_roots, now()).await;
+                (job, told(signed, |error| error.is_temporary()))
             };
             futures::stream::iter(jobs).map(ask).buffer_unordered(EXTERNAL_AT_ONCE).collect().await
         }
     }
 }
 
-fn sign_here(authority: &Authority, key: &[u8], jobs: Vec<Job>) -> Vec<(Job, Signed)> {
-    let signer = Signer::new(&authority.cert, key, &authority.intermediates);
-    let sign = |job: Job| {
-        let signed = match &signer {
-            // A root that cannot sign can be mended by an update of the cluster.
-            Err(error) => Signed::Later(error.to_string()),
-            Ok(signer) => sign_one(signer, authority, &job),
-        };
-        (job, signed)
-    };
-    jobs.into_iter().map(sign).collect()
+fn sign_here(signer: &ActiveSigner, cluster: &Cluster, job: &Job) -> Signed {
+    let ActiveSigner::Local(signer) = signer else { return Signed::Later("the CA is elsewhere".to_owned()) };
+    let signed = signer.sign_csr(leaf(job, cluster), cluster.spec.ca_config.node_cert_expiry, now());
+    told(signed, |error| !matches!(error, SignError::Request(_)))
 }
 
-fn sign_one(signer: &Signer, authority: &Authority, job: &Job) -> Signed {
-    let signed = signer.sign_csr(&job.csr, &job.node_id, job.role, &authority.cluster_id, authority.life, now());
+fn leaf<'a>(job: &'a Job, cluster: &'a Cluster) -> LeafRequest<'a> {
+    LeafRequest { csr_pem: &job.csr, node: &job.node_id, role: job.role, cluster: &cluster.id }
+}
+
+fn told<E: std::fmt::Display>(signed: Result<Vec<u8>, E>, is_temporary: impl Fn(&E) -> bool) -> Signed {
     match signed {
         Ok(chain) => Signed::Chain(chain),
-        Err(error @ identity::SignError::Request(_)) => Signed::Refused(error.to_string()),
-        Err(error) => Signed::Later(error.to_string()),
+        Err(error) if is_temporary(&error) => Signed::Later(error.to_string()),
+        Err(error) => Signed::Refused(error.to_string()),
     }
 }

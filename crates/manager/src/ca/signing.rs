@@ -1,8 +1,6 @@
-//! Which certificates are to be signed, by whom, and what becomes of the results. Pure.
+//! Which certificates are to be signed, and what becomes of the results. Pure.
 
-use model::{
-    Certificate, Cluster, ClusterId, Duration, IssuanceState, IssuanceStatus, Node, NodeId, NodeMembership, NodeRole,
-};
+use model::{Certificate, IssuanceState, IssuanceStatus, Node, NodeId, NodeMembership, NodeRole};
 use store::{StoreError, Transaction};
 
 /// Whether a node waits for a certificate. A first one needs an accepted node; a renewal does not, since any update of
@@ -28,60 +26,6 @@ impl Job {
     pub(crate) fn of(node: &Node) -> Self {
         Self { node_id: node.id.clone(), role: node.role, csr: node.certificate.csr.clone() }
     }
-}
-
-/// Who signs, as the cluster stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Authority {
-    pub(crate) cluster_id: ClusterId,
-    pub(crate) life: Option<Duration>,
-    /// The issuer's certificate, PEM.
-    pub(crate) cert: Vec<u8>,
-    /// What follows each leaf: the cross-signed certificate while a root takes another's place.
-    pub(crate) intermediates: Vec<u8>,
-    pub(crate) holder: KeyHolder,
-}
-
-/// Where the issuer's key is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum KeyHolder {
-    /// In the store, PEM.
-    Store(Vec<u8>),
-    /// With external CAs, the first that answers is good enough.
-    External(Vec<String>),
-}
-
-impl Authority {
-    /// Who signs for this cluster now.
-    pub(crate) fn of(cluster: &Cluster) -> Self {
-        let root = &cluster.root_ca;
-        let (cert, key, intermediates) = match &root.root_rotation {
-            Some(next) => (&next.ca_cert, &next.ca_key, next.cross_signed_ca_cert.clone()),
-            None => (&root.ca_cert, &root.ca_key, Vec::new()),
-        };
-        let holder = match key.is_empty() {
-            false => KeyHolder::Store(key.clone()),
-            true => KeyHolder::External(external_urls(cluster, cert)),
-        };
-        Self {
-            cluster_id: cluster.id.clone(),
-            life: cluster.spec.ca_config.node_cert_expiry,
-            cert: cert.clone(),
-            intermediates,
-            holder,
-        }
-    }
-}
-
-/// The external CAs that hold the key of this root. One without a certificate of its own stands for the current root.
-pub(crate) fn external_urls(cluster: &Cluster, cert: &[u8]) -> Vec<String> {
-    let wanted = identity::normalize_certificates(cert);
-    let of = |given: &[u8]| match given.is_empty() {
-        true => identity::normalize_certificates(&cluster.root_ca.ca_cert),
-        false => identity::normalize_certificates(given),
-    };
-    let external = cluster.spec.ca_config.external_cas.iter();
-    external.filter(|external| of(&external.ca_cert) == wanted).map(|external| external.url.clone()).collect()
 }
 
 /// What signing a request came to.
@@ -149,7 +93,6 @@ fn status(state: IssuanceState, err: String) -> IssuanceStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{ExternalCa, RootRotation};
     use store::{Action, View};
 
     fn node(state: IssuanceState, role: NodeRole) -> Node {
@@ -207,41 +150,5 @@ mod tests {
         node.certificate.role = NodeRole::Manager;
         assert_eq!(Job::of(&node).role, NodeRole::Worker);
         assert_eq!(renewal(&node, Vec::new()).role, NodeRole::Worker);
-    }
-
-    #[test]
-    fn the_next_root_signs_while_it_takes_over() {
-        let mut cluster = Cluster::default();
-        cluster.root_ca.ca_cert = b"old".to_vec();
-        cluster.root_ca.ca_key = b"old key".to_vec();
-        let now = Authority::of(&cluster);
-        assert_eq!((now.cert, now.holder), (b"old".to_vec(), KeyHolder::Store(b"old key".to_vec())));
-        let next = RootRotation {
-            ca_cert: b"new".to_vec(),
-            ca_key: b"new key".to_vec(),
-            cross_signed_ca_cert: b"crossed".to_vec(),
-        };
-        cluster.root_ca.root_rotation = Some(next);
-        let now = Authority::of(&cluster);
-        assert_eq!((now.cert, now.intermediates), (b"new".to_vec(), b"crossed".to_vec()));
-        assert_eq!(now.holder, KeyHolder::Store(b"new key".to_vec()));
-    }
-
-    #[test]
-    fn an_external_ca_signs_for_its_root_only() {
-        let now = model::Timestamp { seconds: 1_700_000_000, nanos: 0 };
-        let old = identity::RootAuthority::generate(now).unwrap().cert_pem;
-        let new = identity::RootAuthority::generate(now).unwrap().cert_pem;
-        let external = |url: &str, ca_cert: &[u8]| ExternalCa {
-            url: url.to_owned(),
-            ca_cert: ca_cert.to_vec(),
-            ..ExternalCa::default()
-        };
-        let mut cluster = Cluster::default();
-        cluster.root_ca.ca_cert = old.clone();
-        cluster.spec.ca_config.external_cas = vec![external("a", b""), external("b", &new), external("c", &old)];
-        assert_eq!(external_urls(&cluster, &old), ["a", "c"]);
-        assert_eq!(external_urls(&cluster, &new), ["b"]);
-        assert_eq!(Authority::of(&cluster).holder, KeyHolder::External(vec!["a".to_owned(), "c".to_owned()]));
     }
 }
