@@ -19,10 +19,7 @@ pub(crate) struct HealthService {
 
 #[tonic::async_trait]
 impl p::health_server::Health for HealthService {
-    async fn check(
-        &self,
-        request: Request<p::HealthCheckRequest>,
-    ) -> Result<Response<p::HealthCheckResponse>, Status> {
+    async fn check(&self, request: Request<p::HealthCheckRequest>) -> Result<Response<p::HealthCheckResponse>, Status> {
         let serving = match request.into_inner().service.as_str() {
             MANAGER => true,
             RAFT => takes_part(&self.status.borrow()),

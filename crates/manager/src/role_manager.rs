@@ -136,7 +136,9 @@ async fn take(writer: &Writer, raft: &consensus::Handle, step: &Step) -> Result<
         }
         Step::Remove { raft_id, node } => {
             let removed = timeout(REMOVAL_TIMEOUT, raft.remove_member(*raft_id)).await;
-            removed.map_err(|_| "the removal was not committed in time".to_owned())?.map_err(|error| error.to_string())?;
+            removed
+                .map_err(|_| "the removal was not committed in time".to_owned())?
+                .map_err(|error| error.to_string())?;
             tracing::info!(node, "a manager left the raft group");
             Ok(())
         }

@@ -11,7 +11,7 @@ const OURS: &str = "+skep";
 
 /// How fast managers miss their leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timing {
+pub(crate) enum Timing {
     /// Elections within a second, asked for before they are held. Only among managers of this program.
     Fast,
     /// SwarmKit's: ticks of a second, elections after ten to twenty of them.

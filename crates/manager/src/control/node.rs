@@ -1,8 +1,6 @@
 //! Nodes: labels, availability, role; removal.
 
-use model::{
-    Cluster, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, Task, TaskState,
-};
+use model::{Cluster, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, Task, TaskState};
 use tonic::Code;
 
 use super::Control;
