@@ -39,6 +39,8 @@ mod routes;
 mod shared;
 mod timing;
 mod tuning;
+#[cfg(test)]
+mod test_support;
 mod writer;
 
 pub use caller::Caller;
@@ -47,7 +49,7 @@ pub use control::{
     Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, check_cluster_spec, service_counts, unlock_key,
     with_defaults,
 };
-pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity};
+pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity, core as dispatcher_core};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
 pub use log_broker::{LogBroker, LogBrokerService};

@@ -110,7 +110,7 @@ impl Manager {
             advertise_addr: config.advertise_addr,
             root_ca: credentials.current().roots.pem().to_vec(),
         };
-        let (dispatcher, mut loops) = Dispatcher::start(writer.clone(), identity);
+        let (dispatcher, mut loops) = Dispatcher::start(writer.clone(), identity, raft.status(), config.seed);
         let (ready_sender, ready) = watch::channel(false);
         let founding = match config.beginning {
             Beginning::Found(founding) => Some(*founding),
