@@ -209,7 +209,10 @@ pub(crate) fn trace(
                 check_life(at + 2, intermediate, now)?;
             }
             return Err(match error {
-                webpki::Error::UnknownIssuer => ChainError::UnknownAuthority,
+                // All roots of SwarmKit have one name, so that another cluster's differs in its key only.
+                webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+                    ChainError::UnknownAuthority
+                }
                 webpki::Error::RequiredEkuNotFoundContext(_) => ChainError::Usage,
                 other => ChainError::Invalid(other.to_string()),
             });
