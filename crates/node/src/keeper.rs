@@ -17,6 +17,8 @@ pub(crate) struct Keeper {
     files: CertificateFiles,
     credentials: Credentials,
     tls_info: watch::Sender<Option<NodeTlsInfo>>,
+    /// Counts the demands for another key of the raft log.
+    rotations: watch::Sender<u64>,
     held: Mutex<Held>,
 }
 
@@ -74,7 +76,7 @@ impl Keeper {
     ) -> Self {
         let tls_info = watch::Sender::new(Some(credential.tls_info().clone()));
         let credentials = Credentials::new(roots, Some(credential));
-        Self { files, credentials, tls_info, held: Mutex::new(Held { key, kek }) }
+        Self { files, credentials, tls_info, rotations: watch::Sender::new(0), held: Mutex::new(Held { key, kek }) }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -125,6 +127,8 @@ impl Keeper {
         self.files.store_pair(credential.chain_pem(), &new.key, new.kek.as_ref())?;
         *held = new;
         drop(held);
+        // It may have been locked in passing.
+        self.rotations.send_modify(|count| *count += 1);
         self.credentials.set_node(credential);
         self.publish();
         Ok(())
@@ -165,7 +169,16 @@ impl Keeper {
             self.files.store_key(&new.key, new.kek.as_ref())?;
             *held = new;
         }
+        drop(held);
+        if relocked == Relocked::NewlyLocked {
+            self.rotations.send_modify(|count| *count += 1);
+        }
         Ok(relocked)
+    }
+
+    /// Tells of each demand for another key of the raft log.
+    pub(crate) fn rotations(&self) -> watch::Receiver<u64> {
+        self.rotations.subscribe()
     }
 
     /// The keys of the raft log, made if there are none yet.
@@ -186,6 +199,7 @@ impl Keeper {
         let mut held = self.held();
         let mut key = held.key.clone();
         let next = *key.dek_pending.get_or_insert_with(identity::new_dek);
+        // A lock that comes while the key changes sets it again.
         key.dek_needs_rotation = false;
         self.files.store_key(&key, held.kek.as_ref())?;
         held.key = key;

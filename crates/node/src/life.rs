@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use agent::{AgentConfig, AgentHandle, SessionInfo};
 use identity::system_now;
-use manager::Manager;
+use manager::{Beginning, Manager};
 use model::{IssuanceState, Node, NodeRole};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::Broker;
 use crate::error::{StartError, chain};
 use crate::keeper::Keeper;
-use crate::manager_run::{Beginning, ManagerRun, Over};
+use crate::manager_run::{ManagerRun, Over};
 use crate::node::NodeConfig;
 use crate::remotes::{RemoteManager, RemotesFile};
 use crate::renewal::{self, RenewalHandle};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use identity::UnlockKey;
-use manager::{Founding, Manager, ManagerConfig, Watch};
+use manager::{Beginning, Manager, ManagerConfig, Watch};
 use tokio::task::JoinSet;
 
 use crate::error::{StartError, chain};
@@ -13,15 +13,6 @@ use crate::keeper::Relocked;
 use crate::life::{Life, ManagerStanding};
 use crate::listener::RemoteListener;
 use crate::local;
-
-/// How a manager begins when that is not decided by what is on disk.
-#[derive(Clone)]
-pub(crate) enum Beginning {
-    /// With a new cluster.
-    Found(Box<Founding>),
-    /// From its log, alone.
-    ForceNewCluster,
-}
 
 /// Why a manager's run is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,27 +33,33 @@ pub(crate) struct ManagerRun {
 impl ManagerRun {
     /// Opens the port, joins the group unless there is a log or a beginning, and starts.
     pub(crate) async fn start(life: &Arc<Life>, beginning: Option<Beginning>) -> Result<Self, StartError> {
-        let saved = life.saved();
-        let listener = RemoteListener::open(&saved.listen_addr, life.keeper.credentials()).await;
-        let listener = listener.map_err(|source| StartError::Listen { addr: saved.listen_addr.clone(), source })?;
-        let begins = begin(life, &listener, beginning).await?;
+        let listen_addr = life.saved().listen_addr;
+        let listener = RemoteListener::open(&listen_addr, life.keeper.credentials()).await;
+        let listener = listener.map_err(|source| StartError::Listen { addr: listen_addr, source })?;
+        let beginning = begin(life, &listener, beginning).await?;
         let saved = life.saved();
         let keys = life.keeper.raft_keys()?;
+        let (dek, old_dek) = match keys.pending {
+            Some(pending) => (pending, Some(keys.current)),
+            None => (keys.current, None),
+        };
         let manager = Manager::start(ManagerConfig {
             node_id: life.keeper.node_id(),
             raft_id: saved.raft_id,
             advertise_addr: saved.advertise_addr,
             raft_folder: life.folder.raft(),
-            dek: keys.current,
-            root_ca: life.keeper.credentials().current().roots.pem().to_vec(),
+            dek,
+            old_dek,
+            credentials: life.keeper.credentials().clone(),
             seed: u64::from_le_bytes(identity::random_bytes()),
-            founding: begins,
+            beginning,
         });
         let manager = Arc::new(manager.await?);
-        let (pipe, mut tasks) = local::serve(local_routes(&manager, life));
-        listener.set_routes(tonic::service::Routes::default());
+        let (pipe, mut tasks) = local::serve(manager.local_routes());
+        listener.set_routes(manager.remote_routes());
         life.broker.set_local(Some(pipe));
         tasks.spawn(keep_locked(manager.shared().watch(), life.clone()));
+        tasks.spawn(keep_raft_key(manager.clone(), life.clone()));
         tasks.spawn(until_ready(manager.clone(), life.clone()));
         life.stand(ManagerStanding { manager: Some(manager.clone()), ..ManagerStanding::default() });
         Ok(Self { manager, tasks, _listener: listener })
@@ -71,9 +68,17 @@ impl ManagerRun {
     /// Waits until the manager is one no longer. Cancel-safe.
     pub(crate) async fn over(&mut self) -> Over {
         let mut status = self.manager.status();
-        match status.wait_for(|status| status.failed.is_some()).await {
-            Ok(status) => Over::Failed(status.failed.clone().unwrap_or_default()),
-            Err(_) => Over::Failed("raft ended".to_owned()),
+        let failed = async {
+            match status.wait_for(|status| status.failed.is_some()).await {
+                Ok(status) => status.failed.clone().unwrap_or_default(),
+                Err(_) => "raft ended".to_owned(),
+            }
+        };
+        tokio::select! {
+            // Both read a state that stays.
+            biased;
+            () = self.manager.removed() => Over::Removed,
+            text = failed => Over::Failed(text),
         }
     }
 
@@ -84,28 +89,24 @@ impl ManagerRun {
     }
 }
 
-async fn begin(
-    life: &Life,
-    listener: &RemoteListener,
-    beginning: Option<Beginning>,
-) -> Result<Option<Founding>, StartError> {
+/// How the manager begins: as it is told, from its log, or as a member that the group takes now.
+async fn begin(life: &Life, listener: &RemoteListener, beginning: Option<Beginning>) -> Result<Beginning, StartError> {
     match beginning {
-        Some(Beginning::Found(founding)) => return Ok(Some(*founding)),
-        Some(Beginning::ForceNewCluster) => return Ok(None),
-        None if life.folder.has_raft_log() => return Ok(None),
+        Some(beginning) => return Ok(beginning),
+        None if life.folder.has_raft_log() => return Ok(Beginning::Restart),
         None => {}
     }
     listener.set_routes(group::health_routes(life.keeper.cluster_id()));
     let saved = life.saved();
-    let addr = if saved.advertise_addr.is_empty() { &saved.listen_addr } else { &saved.advertise_addr };
-    let joined = group::join(&life.broker, addr).await?;
+    let addr = if saved.advertise_addr.is_empty() { saved.listen_addr } else { saved.advertise_addr };
+    let joined = group::join(&life.broker, &addr).await?;
     let own = joined.members.iter().find(|member| member.raft_id == joined.raft_id);
-    let addr = own.map_or_else(|| addr.clone(), |member| member.addr.clone());
+    let addr = own.map_or(addr, |member| member.addr.clone());
     life.save(|saved| {
         saved.raft_id = joined.raft_id;
         saved.advertise_addr = addr;
     })?;
-    Ok(None)
+    Ok(Beginning::Join { members: joined.members })
 }
 
 /// Rewrites the key file whenever the cluster's unlock key is another one. Runs until the manager ends.
@@ -127,6 +128,40 @@ async fn keep_locked(mut watch: Watch, life: Arc<Life>) {
     }
 }
 
+/// Gives the raft log another key when the key file asks for it, and goes on with a change that was interrupted. The new key
+/// is on disk before anything is sealed with it, the old one until nothing needs it.
+async fn keep_raft_key(manager: Arc<Manager>, life: Arc<Life>) {
+    let mut wanted = life.keeper.rotations();
+    loop {
+        let keys = match life.keeper.raft_keys() {
+            Ok(keys) => keys,
+            Err(error) => return tracing::error!(error = chain(&error), "the key of the raft log is not changed"),
+        };
+        if keys.pending.is_some() {
+            // Begun by an earlier run, which raft was told of at its start.
+            let mut status = manager.status();
+            if status.wait_for(|status| !status.rotating_dek).await.is_err() {
+                return;
+            }
+        } else if keys.needs_rotation {
+            let rotated = match life.keeper.begin_rotation() {
+                Ok(next) => manager.rotate_dek(&next).await.map_err(|error| chain(&error)),
+                Err(error) => Err(chain(&error)),
+            };
+            if let Err(error) = rotated {
+                return tracing::error!(error, "the key of the raft log is not changed before the next start");
+            }
+        } else if wanted.changed().await.is_err() {
+            return;
+        } else {
+            continue;
+        }
+        if let Err(error) = life.keeper.end_rotation() {
+            return tracing::error!(error = chain(&error), "the old key of the raft log could not be dropped");
+        }
+    }
+}
+
 /// Says so when the manager has had a leader and the cluster's state.
 async fn until_ready(manager: Arc<Manager>, life: Arc<Life>) {
     let (mut status, mut ready) = (manager.status(), manager.ready());
@@ -142,21 +177,4 @@ async fn until_ready(manager: Arc<Manager>, life: Arc<Life>) {
             changed = status.changed() => if changed.is_err() { return },
         }
     }
-}
-
-// TEMPORARY
-fn local_routes(manager: &Manager, life: &Life) -> tonic::service::Routes {
-    use manager::{Caller, DispatcherService, LogBrokerService};
-    use swarm_proto::swarmkit::dispatcher_server::DispatcherServer;
-    use swarm_proto::swarmkit::log_broker_server::LogBrokerServer;
-    use tonic::service::interceptor::InterceptedService;
-    let caller = Caller { node_id: life.keeper.node_id(), address: None };
-    let identify = move |mut request: tonic::Request<()>| -> Result<tonic::Request<()>, tonic::Status> {
-        request.extensions_mut().insert(caller.clone());
-        Ok(request)
-    };
-    let dispatcher = DispatcherServer::new(DispatcherService(manager.dispatcher().clone()));
-    let logs = LogBrokerServer::new(LogBrokerService(manager.log_broker().clone()));
-    tonic::service::Routes::new(InterceptedService::new(dispatcher, identify.clone()))
-        .add_service(InterceptedService::new(logs, identify))
 }

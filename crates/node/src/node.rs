@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agent::{Executor, SessionInfo};
 use identity::{CertificateFiles, DiskError, Expiry, KeyFile, KeyFileError, RootAuthority, system_now};
-use manager::{Founding, Manager};
+use manager::{Beginning, Founding, Manager};
 use model::{ClusterSpec, NodeAvailability, NodeId, NodeRole};
 use tokio::sync::{Mutex, watch};
 
@@ -17,7 +17,6 @@ use crate::joining::{self, Joining};
 use crate::keeper::{Keeper, KeeperError};
 use crate::leaving::{LeaveMode, Managers, Standing, may_leave};
 use crate::life::{Ending, Life, Running, Start, expiry};
-use crate::manager_run::Beginning;
 use crate::remotes::RemoteManager;
 use crate::state::{Saved, StateFolder};
 
