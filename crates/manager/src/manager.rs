@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+use consensus::{Beginning, SnapshotPolicy};
 use model::{Node, NodeId, Reachability};
 use swarm_proto::swarmkit as p;
 use tokio::sync::watch;
@@ -18,10 +18,6 @@ use crate::machine::{RaftLog, StoreMachine};
 use crate::shared::Shared;
 use crate::writer::Writer;
 
-/// SwarmKit's tick; election and heartbeat are counted in it.
-const TICK: Duration = Duration::from_secs(1);
-/// Ticks without a leader before an election.
-const ELECTION_TICKS: usize = 10;
 /// Entries between snapshots when the cluster does not say.
 const SNAPSHOT_INTERVAL: u64 = 10_000;
 /// Entries kept for slow followers when the cluster does not say.
@@ -79,12 +75,9 @@ impl Manager {
         let shared = Arc::new(Shared::default());
         let machine = StoreMachine::new(shared.clone());
         let raft_config = raft_config(&config);
-        let found = config.founding.is_some();
+        let runtime = tokio::runtime::Handle::current();
         let raft = tokio::task::spawn_blocking(move || {
-            if found && is_empty(&raft_config.folder) {
-                consensus::found(&raft_config)?;
-            }
-            consensus::start(raft_config, Box::new(machine))
+            consensus::start(raft_config, Box::new(machine), Arc::new(NoPeers), &runtime)
         });
         let raft = Arc::new(raft.await??);
         let log = Arc::new(RaftLog(raft.clone()));
@@ -176,8 +169,14 @@ impl Manager {
     }
 }
 
-fn is_empty(folder: &std::path::Path) -> bool {
-    std::fs::read_dir(folder.join("log")).map_or(true, |mut entries| entries.next().is_none())
+/// A manager alone reaches nobody.
+struct NoPeers;
+
+#[tonic::async_trait]
+impl consensus::Dial for NoPeers {
+    async fn dial(&self, addr: &str) -> Result<tonic::transport::Channel, consensus::DialError> {
+        Err(consensus::DialError { addr: addr.to_owned(), source: "this manager is alone".into() })
+    }
 }
 
 fn raft_config(config: &ManagerConfig) -> consensus::Config {
@@ -189,12 +188,11 @@ fn raft_config(config: &ManagerConfig) -> consensus::Config {
             addr: config.advertise_addr.clone(),
             status: None,
         },
+        beginning: if config.founding.is_some() { Beginning::Found } else { Beginning::Restart },
         dek: consensus::Dek::new(&config.dek),
+        old_dek: None,
         seed: config.seed,
-        tick: TICK,
-        election_ticks: ELECTION_TICKS,
-        heartbeat_ticks: 1,
-        snapshot_interval: SNAPSHOT_INTERVAL,
-        keep_entries: KEEP_ENTRIES,
+        timing: consensus::Timing::SWARMKIT,
+        snapshots: SnapshotPolicy { interval: SNAPSHOT_INTERVAL, keep_entries: KEEP_ENTRIES },
     }
 }
