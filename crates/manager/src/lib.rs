@@ -37,10 +37,10 @@ mod raft_service;
 mod role_manager;
 mod routes;
 mod shared;
-mod timing;
-mod tuning;
 #[cfg(test)]
 mod test_support;
+mod timing;
+mod tuning;
 mod writer;
 
 pub use caller::Caller;

@@ -89,7 +89,11 @@ impl Member {
     }
 
     /// Opens a session as a node of this engine version.
-    pub(crate) async fn session(&self, addr: &str, engine_version: &str) -> Result<Streaming<p::SessionMessage>, Status> {
+    pub(crate) async fn session(
+        &self,
+        addr: &str,
+        engine_version: &str,
+    ) -> Result<Streaming<p::SessionMessage>, Status> {
         let info = self.credentials.current().node.as_ref().unwrap().tls_info().clone();
         let description = p::NodeDescription {
             hostname: self.node_id.to_string(),

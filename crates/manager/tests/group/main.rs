@@ -1,9 +1,12 @@
 //! Groups of managers over loopback TCP: joining, forwarding, loss of the leader, roles.
 
+mod attacks;
 mod harness;
 
 use harness::{LONG, Member, Peer, leader, until};
 use model::{NodeRole, NodeState};
+use swarm_proto::swarmkit as p;
+use swarm_proto::swarmkit::ca_client::CaClient;
 
 const OURS: &str = "28.5.2+skep.test";
 
@@ -63,8 +66,92 @@ async fn a_demoted_manager_leaves_the_group_before_it_is_a_worker() {
     assert_eq!(c.member.role(), NodeRole::Worker);
     c.kill().await;
 
-    // The leader itself: another one leads first, and removes it.
-    until("b in the group for good", async || (b.manager.status().borrow().leader == 1).then_some(())).await;
     b.kill().await;
+    a.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_demoted_hands_over_and_is_removed_by_its_successor() {
+    let a = Peer::found().await;
+    drop(a.member.session(&a.addr, OURS).await.unwrap());
+    let b = Peer::join(&a, OURS).await;
+    let c = Peer::join(&a, OURS).await;
+    a.set_role(&a.member.node_id, NodeRole::Worker).await;
+    tokio::time::timeout(LONG, a.manager.removed()).await.expect("it is removed");
+    let next = leader(&[&b, &c]).await;
+    until("the former leader's role", async || {
+        next.node(&a.member.node_id).filter(|node| node.role == NodeRole::Worker)
+    })
+    .await;
+    assert_eq!(next.manager.status().borrow().members.len(), 2);
+    for peer in [&a, &b, &c] {
+        peer.kill().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_leader_calls_fail_with_dockerds_text_and_later_ones_at_once() {
+    let a = Peer::found().await;
+    drop(a.member.session(&a.addr, OURS).await.unwrap());
+    let b = Peer::join(&a, OURS).await;
+    until("the leader, as the follower knows it", async || {
+        let status = b.manager.status();
+        let leader = status.borrow().leader;
+        (leader != 0).then_some(())
+    })
+    .await;
+    a.kill().await;
+    let ask = async || {
+        let channel = b.member.channel(&b.addr).await;
+        let mut client = CaClient::new(channel);
+        client.get_root_ca_certificate(p::GetRootCaCertificateRequest {}).await.unwrap_err()
+    };
+    let text = "The swarm does not have a leader. It's possible that too few managers are online. \
+                Make sure more than half of the managers are online.";
+    let first = tokio::time::timeout(LONG, ask()).await.unwrap();
+    assert_eq!((first.code(), first.message()), (tonic::Code::Unknown, text));
+    let asked = std::time::Instant::now();
+    assert_eq!(ask().await.message(), text);
+    assert!(asked.elapsed() < std::time::Duration::from_secs(5), "{:?}", asked.elapsed());
+    b.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_is_replaced_while_nodes_renew() {
+    let a = Peer::found().await;
+    let worker = Member::join(&a.addr, &a.tokens().0).await;
+    let nodes = [&a.member, &worker];
+    for node in nodes {
+        drop(node.session(&a.addr, OURS).await.unwrap());
+    }
+    let cluster = a.manager.shared().view().the_cluster().unwrap().clone();
+    let mut spec = cluster.spec.clone();
+    spec.ca_config.force_rotate += 1;
+    let control = a.manager.control();
+    control.update_cluster(cluster.meta.version, spec, manager::KeyRotation::default()).await.unwrap();
+    for node in nodes {
+        until("the order to renew", async || {
+            let state = a.node(&node.node_id).unwrap().certificate.status.state;
+            (state == model::IssuanceState::Rotate).then_some(())
+        })
+        .await;
+        node.renew(&a.addr).await;
+        // Both roots' followers trust the new certificate.
+        drop(node.session(&a.addr, OURS).await.unwrap());
+    }
+    let after = until("the new root", async || {
+        let cluster = a.manager.shared().view().the_cluster().unwrap().clone();
+        cluster.root_ca.root_rotation.is_none().then_some(cluster)
+    })
+    .await;
+    assert_ne!(after.root_ca.ca_cert, cluster.root_ca.ca_cert);
+    let roots = identity::RootBundle::parse(&after.root_ca.ca_cert).unwrap();
+    for node in nodes {
+        node.credentials.set_roots(roots.clone(), identity::system_now()).expect("its chain leads to the new root");
+    }
+    // The new tokens lead a new node to the new root.
+    let third = Member::join(&a.addr, &a.tokens().0).await;
+    assert_eq!(third.role(), NodeRole::Worker);
+    assert_ne!(after.root_ca.join_tokens, cluster.root_ca.join_tokens);
     a.kill().await;
 }
