@@ -12,7 +12,7 @@ use swarm_proto::swarmkit::raft_membership_client::RaftMembershipClient;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use crate::harness::{Member, Peer, until};
+use crate::harness::{Member, Peer, leader, until};
 
 const MANAGER: i32 = p::NodeRole::Manager as i32;
 
@@ -209,7 +209,7 @@ async fn a_demoted_managers_certificate_opens_nothing_any_more() {
     // It was promoted and is demoted before and after it renews.
     let former = Member::join(&scene.leader.addr, &scene.leader.tokens().1).await;
     assert_eq!(former.role(), NodeRole::Manager);
-    scene.leader.set_role(&former.node_id, NodeRole::Worker).await;
+    leader(&[&scene.leader, &scene.follower]).await.set_role(&former.node_id, NodeRole::Worker).await;
     until("the demotion", async || scene.leader.node(&former.node_id).filter(|node| node.role == NodeRole::Worker))
         .await;
     for addr in scene.addresses() {
@@ -255,8 +255,8 @@ async fn a_call_goes_on_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_node_is_refused() {
     let scene = scene().await;
-    let removed = scene.leader.manager.control().remove_node(&scene.worker.node_id, manager::RemoveKind::Force).await;
-    removed.unwrap();
+    let control = leader(&[&scene.leader, &scene.follower]).await.manager.control().clone();
+    control.remove_node(&scene.worker.node_id, manager::RemoveKind::Force).await.unwrap();
     until("the removal on the follower", async || scene.follower.node(&scene.worker.node_id).is_none().then_some(()))
         .await;
     for addr in scene.addresses() {
