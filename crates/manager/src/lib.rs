@@ -23,6 +23,7 @@ mod leader;
 mod log_broker;
 mod machine;
 mod manager;
+mod raft_service;
 mod shared;
 mod writer;
 
@@ -37,5 +38,6 @@ pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
 pub use log_broker::{LogBroker, LogBrokerService};
 pub use manager::{Manager, ManagerConfig, ManagerError};
+pub use raft_service::{RaftPort, RaftService};
 pub use shared::{Commit, Next, Shared, Watch};
 pub use writer::{Log, LostLeadership, Writer};
