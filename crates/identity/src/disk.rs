@@ -18,11 +18,14 @@ use std::path::{Path, PathBuf};
 
 use model::{ClusterId, NodeId, NodeRole, Timestamp};
 
+use crate::bundle::{BundleError, RootBundle};
 use crate::certificate::{self, CertificateError, PeerIdentity};
+use crate::chain::{ChainError, Expiry, NodeCredential};
 use crate::keys::KeyFile;
 use crate::lock::KeyFileError;
 use crate::pem;
 use crate::signature;
+use crate::tls::Credentials;
 
 const ROOT: &str = "swarm-root-ca.crt";
 const KEY: &str = "swarm-node.key";
@@ -74,6 +77,26 @@ pub enum DiskError {
     /// No certificate fits the key.
     #[error("certificate key mismatch")]
     Mismatch,
+}
+
+/// Why an identity on disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// The trust root cannot.
+    #[error("the cluster's trust root cannot be used")]
+    Roots(#[from] BundleError),
+    /// The chain is not trusted, has expired, or is not for the key.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+}
+
+impl NodeIdentity {
+    /// Live credentials from what lies on disk. [`Expiry::Allow`] lets a node start that has to renew first.
+    pub fn credentials(&self, now: Timestamp, expiry: Expiry) -> Result<Credentials, CredentialsError> {
+        let roots = RootBundle::parse(&self.root_pem)?;
+        let node = NodeCredential::load(&self.cert_pem, &self.key.node_key(), &roots, now, expiry)?;
+        Ok(Credentials::new(roots, Some(node)))
+    }
 }
 
 impl CertificateFiles {
@@ -259,6 +282,12 @@ mod tests {
         let found = case.files.load(None).unwrap().unwrap();
         assert_eq!((found.node_id.as_str(), found.cluster_id.as_str(), found.role), ("n1", "c1", NodeRole::Manager));
         assert_eq!(found.key, key);
+        let credentials = found.credentials(NOW, Expiry::Refuse).unwrap();
+        assert_eq!(credentials.current().node.as_ref().unwrap().identity().node_id.as_str(), "n1");
+        let late = Timestamp { seconds: NOW.seconds + 2161 * 3600, nanos: 0 };
+        let expired = found.credentials(late, Expiry::Refuse);
+        assert!(matches!(expired, Err(CredentialsError::Chain(ChainError::Expired { .. }))));
+        assert!(found.credentials(late, Expiry::Allow).unwrap().check_validity(late).is_err());
         for (name, mode) in [(ROOT, 0o644), (CERTIFICATE, 0o644), (KEY, 0o600)] {
             assert_eq!(fs::metadata(case.path.join(name)).unwrap().permissions().mode() & 0o777, mode, "{name}");
         }

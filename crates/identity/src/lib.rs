@@ -38,7 +38,7 @@ pub use certificate::{CertificateError, PeerIdentity, certificate_expiry, role_n
 pub use chain::{ChainError, Expiry, NodeCredential, Usage, verify_chain};
 pub use csr::{CsrError, NodeKey};
 pub use dial::{CONNECT_TIMEOUT, DialError, connect, connect_lazy, tls_connect};
-pub use disk::{CertificateFiles, DiskError, NodeIdentity};
+pub use disk::{CertificateFiles, CredentialsError, DiskError, NodeIdentity};
 pub use external::{ExternalError, ExternalSigner, probe_external_ca};
 pub use join::{
     CertificateRequest, Granted, JoinError, Outcome, RemoteList, Remotes, TRIES, UnlockKey, fetch_root,

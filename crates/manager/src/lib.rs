@@ -26,6 +26,7 @@ mod forward;
 mod founding;
 mod gate;
 mod health;
+mod joining;
 mod leader;
 mod leadership;
 mod log_broker;
@@ -52,7 +53,10 @@ pub use control::{
 pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity, core as dispatcher_core};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
+pub use joining::joining_routes;
 pub use log_broker::{LogBroker, LogBrokerService};
 pub use manager::{Beginning, Manager, ManagerConfig, ManagerError};
+pub use raft_service::{RaftPort, RaftService};
 pub use shared::{Commit, Next, Shared, Watch};
+pub use timing::Timing;
 pub use writer::{Log, LostLeadership, Writer};

@@ -24,9 +24,9 @@ use crate::leadership::{self, Leadership};
 use crate::log_broker::LogBroker;
 use crate::machine::{RaftLog, StoreMachine};
 use crate::membership::MembershipService;
-use crate::raft_service::RaftService;
-use crate::routes::Services;
+use crate::routes::{self, OwnRaftService, Services};
 use crate::shared::Shared;
+use crate::timing::Timing;
 use crate::tuning;
 use crate::writer::Writer;
 
@@ -90,6 +90,7 @@ pub struct Manager {
     services: Services,
     raft: Arc<consensus::Handle>,
     ready: watch::Receiver<bool>,
+    timing: watch::Receiver<Timing>,
     node_id: NodeId,
     /// Ended by [`Manager::stop`] or with the manager.
     loops: std::sync::Mutex<JoinSet<()>>,
@@ -126,7 +127,8 @@ impl Manager {
             ready: ready_sender,
         };
         loops.spawn(leader.run());
-        loops.spawn(tuning::run(shared.clone(), raft.clone()));
+        let (timing_sender, timing) = watch::channel(Timing::SwarmKit);
+        loops.spawn(tuning::run(shared.clone(), raft.clone(), timing_sender));
         let (clock, leaderless_since) = leadership::clock();
         loops.spawn(leadership::run_clock(raft.status(), clock));
         let leadership = Leadership::new(raft.status(), ready.clone(), leaderless_since, credentials.clone());
@@ -140,7 +142,7 @@ impl Manager {
             ca: CaService::new(writer.clone()),
             membership: MembershipService::new(writer.clone(), raft.clone(), credentials.clone()),
             health: HealthService { status: raft.status() },
-            raft: RaftService::new(raft.clone()),
+            raft: Arc::new(OwnRaftService::new(raft.clone(), routes::let_managers_in)),
         };
         Ok(Self {
             control: Control::new(writer.clone(), credentials),
@@ -150,6 +152,7 @@ impl Manager {
             writer,
             raft,
             ready,
+            timing,
             loops: std::sync::Mutex::new(loops),
         })
     }
@@ -193,6 +196,11 @@ impl Manager {
     /// Whether this manager leads and its first writes are committed.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.clone()
+    }
+
+    /// How fast this manager misses its leader.
+    pub fn timing(&self) -> watch::Receiver<Timing> {
+        self.timing.clone()
     }
 
     /// Ready when this manager is no member of the raft group any more: it was demoted, or its node removed.

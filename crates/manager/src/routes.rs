@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::NodeRole;
 use swarm_proto::swarmkit::ca_server::CaServer;
 use swarm_proto::swarmkit::dispatcher_server::DispatcherServer;
 use swarm_proto::swarmkit::health_server::HealthServer;
@@ -10,8 +11,10 @@ use swarm_proto::swarmkit::node_ca_server::NodeCaServer;
 use swarm_proto::swarmkit::raft_membership_server::RaftMembershipServer;
 use swarm_proto::swarmkit::raft_server::RaftServer;
 use tonic::service::Routes;
+use tonic::{Extensions, Status};
 
 use crate::ca::CaService;
+use crate::caller::Caller;
 use crate::dispatcher::{Dispatcher, DispatcherService};
 use crate::gate::{Entrance, GateKeeper, guarded};
 use crate::health::HealthService;
@@ -22,6 +25,18 @@ use crate::raft_service::RaftService;
 /// Largest message from this node's own agent.
 const MAX_LOCAL_BYTES: usize = i32::MAX as usize;
 
+/// Raft's service behind the gate.
+pub(crate) type OwnRaftService = RaftService<consensus::Handle, fn(&Extensions) -> Result<(), Status>>;
+
+/// What raft's service asks with each call. The gate has looked at the certificate; this holds if somebody serves the
+/// service without it.
+pub(crate) fn let_managers_in(extensions: &Extensions) -> Result<(), Status> {
+    match extensions.get::<Caller>().and_then(|caller| caller.role) {
+        Some(NodeRole::Manager) => Ok(()),
+        _ => Err(Status::permission_denied("Permission denied: not a manager")),
+    }
+}
+
 /// The services of a manager.
 #[derive(Clone)]
 pub(crate) struct Services {
@@ -31,7 +46,7 @@ pub(crate) struct Services {
     pub(crate) ca: CaService,
     pub(crate) membership: MembershipService,
     pub(crate) health: HealthService,
-    pub(crate) raft: RaftService,
+    pub(crate) raft: Arc<OwnRaftService>,
 }
 
 impl Services {
@@ -41,7 +56,7 @@ impl Services {
             .add_service(NodeCaServer::new(self.ca.clone()))
             .add_service(DispatcherServer::new(DispatcherService(self.dispatcher.clone())))
             .add_service(LogBrokerServer::new(LogBrokerService(self.log_broker.clone())))
-            .add_service(RaftServer::new(self.raft.clone()))
+            .add_service(RaftServer::from_arc(self.raft.clone()))
             .add_service(RaftMembershipServer::new(self.membership.clone()))
             .add_service(HealthServer::new(self.health.clone()));
         guarded(self.keeper.clone(), Entrance::Remote, routes)

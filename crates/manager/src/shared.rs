@@ -29,7 +29,7 @@ enum Published {
     /// A transaction.
     Commit(Arc<Commit>),
     /// A snapshot from the leader took the place of everything.
-    Replaced(View),
+    Replaced(Box<View>),
 }
 
 /// A view and the commits that follow it.
@@ -79,7 +79,7 @@ impl Shared {
         let mut held = self.view.write().unwrap_or_else(PoisonError::into_inner);
         *held = view.clone();
         // As above.
-        self.commits.send(Published::Replaced(view)).ok();
+        self.commits.send(Published::Replaced(Box::new(view))).ok();
     }
 }
 
@@ -92,7 +92,7 @@ impl Watch {
                 Some(Next::Commit(commit))
             }
             Ok(Published::Replaced(view)) => {
-                self.view = view;
+                self.view = *view;
                 Some(Next::Anew)
             }
             Err(broadcast::error::RecvError::Lagged(_)) => {

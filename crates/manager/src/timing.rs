@@ -10,11 +10,12 @@ use swarm_proto::swarmkit as p;
 const OURS: &str = "+skep";
 
 /// How fast managers miss their leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Timing {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timing {
     /// Elections within a second, asked for before they are held. Only among managers of this program.
     Fast,
     /// SwarmKit's: ticks of a second, elections after ten to twenty of them.
+    #[default]
     SwarmKit,
 }
 
@@ -22,13 +23,20 @@ pub(crate) enum Timing {
 /// as that says nothing of its engine, or names another, the timing is SwarmKit's. So the log says so before it says
 /// that the member is there.
 pub(crate) fn decide(view: &View, members: &BTreeMap<u64, p::RaftMember>) -> Timing {
-    let is_manager = |node: &Node| node.role == NodeRole::Manager || node.spec.desired_role == NodeRole::Manager;
-    let members_are_ours = members.values().all(|member| {
+    if first_foreign(view, members).is_none() { Timing::Fast } else { Timing::SwarmKit }
+}
+
+/// A manager, or one to be, that is not known to be of this program.
+pub(crate) fn first_foreign(view: &View, members: &BTreeMap<u64, p::RaftMember>) -> Option<String> {
+    let is_known = |member: &&p::RaftMember| {
         let node = view.get_str::<Node>(&member.node_id);
         node.is_some_and(|node| is_ours(node))
-    });
-    let all_are_ours = members_are_ours && view.nodes().filter(|node| is_manager(node)).all(|node| is_ours(node));
-    if all_are_ours { Timing::Fast } else { Timing::SwarmKit }
+    };
+    if let Some(member) = members.values().find(|member| !is_known(member)) {
+        return Some(member.node_id.clone());
+    }
+    let is_manager = |node: &Node| node.role == NodeRole::Manager || node.spec.desired_role == NodeRole::Manager;
+    view.nodes().find(|node| is_manager(node) && !is_ours(node)).map(|node| node.id.to_string())
 }
 
 fn is_ours(node: &Node) -> bool {

@@ -2,8 +2,9 @@
 //! established who calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use model::{Node, NodeAvailability, NodeId, NodeMembership, NodeRole, NodeSpec};
+use model::{Certificate, Node, NodeAvailability, NodeId, NodeMembership, NodeRole, NodeSpec};
 use store::Transaction;
 use swarm_proto::convert::ToProto;
 use swarm_proto::swarmkit as p;
@@ -16,6 +17,8 @@ use crate::writer::Writer;
 
 /// Largest request for a certificate; one with an RSA key of 8 192 bits has less than 4 KiB.
 const MAX_CSR_BYTES: usize = 64 * 1024;
+/// How long a node may wait for its certificate in one call; clients give up after five seconds and ask again.
+const HOLD: Duration = Duration::from_secs(60);
 /// How often a new random identifier may be taken already.
 const MAX_ID_TRIES: usize = 4;
 
@@ -37,6 +40,20 @@ impl CaService {
     fn cluster(&self) -> Result<Arc<model::Cluster>, Status> {
         let view = self.writer.shared().view();
         view.the_cluster().cloned().ok_or_else(|| Status::aborted("CA signer is still starting"))
+    }
+
+    /// A node's certificate once its state is final, or as it is after [`HOLD`].
+    async fn settled(&self, node_id: &NodeId) -> Result<Certificate, Status> {
+        let mut watch = self.writer.shared().watch();
+        let found = watch.until(|view| match view.node(node_id) {
+            None => Some(None),
+            Some(node) => signing::is_final(node.certificate.status.state).then(|| Some(node.certificate.clone())),
+        });
+        let found = match tokio::time::timeout(HOLD, found).await {
+            Ok(found) => found.ok_or_else(|| Status::aborted("CA signer is stopped"))?,
+            Err(_) => self.writer.shared().view().node(node_id).map(|node| node.certificate.clone()),
+        };
+        found.ok_or_else(|| Status::not_found("NotFound"))
     }
 
     /// A node asks for its next certificate; it gets the role that its object has.
@@ -165,13 +182,7 @@ impl p::node_ca_server::NodeCa for CaService {
             return Err(Status::invalid_argument("InvalidArgument"));
         }
         self.check_running()?;
-        let mut watch = self.writer.shared().watch();
-        let found = watch.until(|view| match view.node(&node_id) {
-            None => Some(None),
-            Some(node) => signing::is_final(node.certificate.status.state).then(|| Some(node.certificate.clone())),
-        });
-        let certificate = found.await.ok_or_else(|| Status::aborted("CA signer is stopped"))?;
-        let certificate = certificate.ok_or_else(|| Status::not_found("NotFound"))?.to_proto();
+        let certificate = self.settled(&node_id).await?.to_proto();
         let status = certificate.status.clone();
         Ok(Response::new(p::NodeCertificateStatusResponse { status, certificate: Some(certificate) }))
     }
