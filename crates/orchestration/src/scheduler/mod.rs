@@ -9,6 +9,7 @@ mod filters;
 pub mod generic;
 mod group;
 mod nodes;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod volumes;
@@ -25,6 +26,8 @@ use std::sync::Arc;
 use stdx::Rng;
 use store::{Action, Event, Object, View};
 use volumes::VolumeUses;
+
+pub(crate) use spread::{Better, Move};
 
 /// What a task says that got a node.
 pub const ASSIGNED_MESSAGE: &str = "scheduler assigned task to node";
