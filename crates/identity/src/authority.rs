@@ -2,8 +2,8 @@
 
 use model::{ClusterId, NodeId, NodeRole, NodeTlsInfo, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, SanType, SerialNumber, string::PrintableString,
 };
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use time::{Duration, OffsetDateTime};
@@ -104,10 +104,14 @@ pub(crate) fn role_name(role: NodeRole) -> &'static str {
     }
 }
 
+/// Printable strings where they can be, as Go encodes them: programs compare subjects byte for byte.
 fn name(parts: &[(DnType, &str)]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     for (kind, text) in parts {
-        name.push(kind.clone(), *text);
+        match PrintableString::try_from(*text) {
+            Ok(printable) => name.push(kind.clone(), DnValue::PrintableString(printable)),
+            Err(_) => name.push(kind.clone(), *text),
+        }
     }
     name
 }
@@ -167,6 +171,8 @@ mod tests {
         assert_eq!(leaf.subject().to_string(), "O=cluster, OU=swarm-manager, CN=node");
         assert_eq!(leaf.issuer(), ca.subject());
         assert_eq!(ca.subject().to_string(), "CN=swarm-ca");
+        // as Go writes it: a set of one sequence, the type, and a printable string (tag 0x13)
+        assert_eq!(ca.subject().as_raw(), b"\x30\x13\x31\x11\x30\x0f\x06\x03\x55\x04\x03\x13\x08swarm-ca");
         assert!(ca.is_ca() && !leaf.is_ca());
         let names = leaf.subject_alternative_name().unwrap().unwrap();
         assert_eq!(names.value.general_names.len(), 3);
