@@ -16,13 +16,16 @@
 mod caller;
 mod codec;
 mod control;
+mod control_service;
 mod dispatcher;
 mod error;
 mod founding;
+mod key_manager;
 mod leader;
 mod log_broker;
 mod machine;
 mod manager;
+mod resource_allocator;
 mod shared;
 #[cfg(test)]
 mod test_support;
@@ -31,13 +34,15 @@ mod writer;
 pub use caller::Caller;
 pub use codec::DecodeError;
 pub use control::{
-    Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, check_cluster_spec, service_counts, unlock_key,
-    with_defaults,
+    Control, FindLeader, KeyRotation, LeaderPath, LeadsAlone, LocalControl, Place, RemoveKind, ServiceCounts,
+    UpdateKind, check_cluster_spec, service_counts, unlock_key, with_defaults,
 };
+pub use control_service::{ControlService, LogsService};
 pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity, core as dispatcher_core};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
-pub use log_broker::{LogBroker, LogBrokerService};
+pub use log_broker::{LogBroker, LogBrokerService, LogReceiver};
 pub use manager::{Manager, ManagerConfig, ManagerError};
+pub use resource_allocator::ResourceAllocatorService;
 pub use shared::{Commit, Next, Shared, Watch};
 pub use writer::{Log, LostLeadership, Writer};

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Node, NodeId, Reachability};
+use model::{Node, NodeId};
 use swarm_proto::swarmkit as p;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::control::Control;
+use crate::control::{Control, LeadsAlone, LocalControl, fill_manager_status};
 use crate::dispatcher::{Dispatcher, ManagerIdentity};
 use crate::founding::Founding;
+use crate::key_manager;
 use crate::leader::LeaderLoop;
 use crate::log_broker::LogBroker;
 use crate::machine::{RaftLog, StoreMachine};
@@ -106,9 +107,13 @@ impl Manager {
             ready: ready_sender,
         };
         loops.spawn(leader.run());
+        let finder = Arc::new(LeadsAlone);
+        let log_broker = LogBroker::new(shared.clone(), finder.clone(), ready.clone());
+        loops.spawn(log_broker.clone().run());
+        loops.spawn(key_manager::run(writer.clone(), ready.clone()));
         Ok(Self {
-            control: Control::new(writer.clone()),
-            log_broker: LogBroker::new(shared.clone()),
+            control: Control::new(LocalControl::new(writer.clone(), raft.status()), finder),
+            log_broker,
             node_id: config.node_id,
             shared,
             writer,
@@ -151,16 +156,7 @@ impl Manager {
 
     /// Puts the live member list's view of a manager into its node object, as SwarmKit does when it is read.
     pub fn fill_manager_status(&self, node: &mut Node) {
-        let status = self.raft.status();
-        let status = status.borrow();
-        let Some(member) = status.members.values().find(|member| member.node_id == node.id.as_str()) else { return };
-        let reachable = node.id == self.node_id || status.leader != 0;
-        node.manager_status = Some(model::ManagerStatus {
-            raft_id: model::RaftId(member.raft_id),
-            addr: member.addr.clone(),
-            leader: status.leader == member.raft_id,
-            reachability: if reachable { Reachability::Reachable } else { Reachability::Unreachable },
-        });
+        fill_manager_status(&self.raft.status().borrow(), &self.node_id, node);
     }
 
     /// Ends loops, sessions and the log; what was acknowledged is on disk. Others may still hold the manager: their

@@ -3,7 +3,7 @@
 use model::{Cluster, ClusterSpec, EncryptionAlgorithm, EncryptionKey, ObjectVersion};
 use tonic::Code;
 
-use super::Control;
+use super::LocalControl;
 use crate::error::ControlError;
 
 /// Shortest life of a node certificate.
@@ -22,7 +22,7 @@ pub struct KeyRotation {
     pub manager_unlock_key: bool,
 }
 
-impl Control {
+impl LocalControl {
     /// Replaces the cluster's spec, if `version` is the current one, and rotates what is asked for.
     pub async fn update_cluster(
         &self,
