@@ -1,24 +1,21 @@
-//! Durable writes a second through the driver, at 1, 100 and 1000 writers, against bare `fdatasync`s in the same run.
+//! Durable writes a second through the drivers, with one manager and with three in this process over gRPC on loopback, at
+//! 1, 100 and 1000 writers, against bare `fdatasync`s in the same run. `SKEP_BENCH_DIR` says where the logs lie.
+
+#[allow(dead_code, reason = "shared with the tests")]
+#[path = "../tests/group/mod.rs"]
+mod group;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use consensus::{Config, Dek, StateMachine, found, start};
+use consensus::Handle;
+use group::Group;
 use swarm_proto::swarmkit as p;
 
-struct Nothing;
-
-impl StateMachine for Nothing {
-    fn apply(&mut self, _: u64, _: p::InternalRaftRequest) {}
-    fn snapshot(&self) -> Box<dyn FnOnce() -> p::StoreSnapshot + Send> {
-        Box::new(p::StoreSnapshot::default)
-    }
-    fn restore(&mut self, _: p::StoreSnapshot) -> Result<(), String> {
-        Ok(())
-    }
-}
+const RUN: Duration = Duration::from_secs(4);
 
 fn request() -> p::InternalRaftRequest {
     let task = p::Task { id: "a".repeat(25), service_id: "b".repeat(25), ..Default::default() };
@@ -27,7 +24,8 @@ fn request() -> p::InternalRaftRequest {
 }
 
 fn bare(folder: &Path) -> f64 {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).open(folder.join("bare")).expect("file");
+    let path = folder.join("bare");
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path).expect("file");
     file.write_all_at(&vec![0; 4 << 20], 0).expect("write");
     file.sync_all().expect("sync");
     let begun = Instant::now();
@@ -37,41 +35,58 @@ fn bare(folder: &Path) -> f64 {
         file.sync_data().expect("sync");
         count += 1;
     }
+    std::fs::remove_file(path).expect("removed");
     count as f64 / begun.elapsed().as_secs_f64()
 }
 
-fn main() {
-    let folder = tempfile::tempdir().expect("folder");
-    let floor = bare(folder.path());
-    println!("bare fdatasync: {floor:.0}/s");
-    let config = Config {
-        folder: folder.path().to_owned(),
-        member: p::RaftMember { raft_id: 1, node_id: "n".into(), addr: "127.0.0.1:1".into(), status: None },
-        dek: Dek::new(&[1; 32]),
-        seed: 1,
-        tick: Duration::from_millis(100),
-        election_ticks: 10,
-        heartbeat_ticks: 1,
-        snapshot_interval: 10_000,
-        keep_entries: 500,
-    };
-    found(&config).expect("found");
-    let handle = start(config, Box::new(Nothing)).expect("start");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    runtime.block_on(async {
-        handle.status().wait_for(|status| status.leading).await.expect("leads");
-        for writers in [1, 100, 1000] {
-            let begun = Instant::now();
-            let mut count = 0u64;
-            while begun.elapsed() < Duration::from_secs(2) {
-                let round: Vec<_> = (0..writers).map(|_| handle.propose(&request())).collect();
-                for proposed in round {
-                    proposed.await.expect("driver").expect("committed");
-                    count += 1;
+/// Each writer waits for its write before the next. Returns the times of all writes, sorted.
+async fn write(raft: Arc<Handle>, writers: usize) -> (f64, Vec<Duration>) {
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..writers)
+        .map(|_| {
+            let raft = raft.clone();
+            tokio::spawn(async move {
+                let request = request();
+                let mut times = Vec::new();
+                while begun.elapsed() < RUN {
+                    let started = Instant::now();
+                    raft.propose(&request).await.expect("driver").expect("committed");
+                    times.push(started.elapsed());
                 }
+                times
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for task in tasks {
+        times.extend(task.await.expect("writer"));
+    }
+    let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
+    times.sort_unstable();
+    (rate, times)
+}
+
+fn main() {
+    let parent = std::env::var_os("SKEP_BENCH_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let folder = tempfile::tempdir_in(parent).expect("folder");
+    let floor = bare(folder.path());
+    println!("bare fdatasync: {floor:.0}/s, {:.2} ms each", 1_000.0 / floor);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        for managers in [1, 3] {
+            let group = Group::of(folder.path(), managers).await;
+            for writers in [1, 100, 1_000] {
+                let leader = group.leader().await;
+                let raft = group.managers[&leader].raft.clone();
+                let (rate, times) = write(raft.clone(), writers).await;
+                let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1_000.0;
+                let term = raft.status().borrow().term;
+                println!(
+                    "{managers} managers, {writers} writers: {rate:.0}/s, p50 {:.2} ms, p99 {:.2} ms, term {term}",
+                    at(0.5),
+                    at(0.99)
+                );
             }
-            let rate = count as f64 / begun.elapsed().as_secs_f64();
-            println!("{writers} writers: {rate:.0}/s, {:.2} of bare fdatasync", rate / floor);
         }
     });
 }

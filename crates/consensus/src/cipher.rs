@@ -61,6 +61,31 @@ impl Dek {
     }
 }
 
+/// The key that new records get, and the one that older records may still have.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    current: Dek,
+    older: Option<Dek>,
+}
+
+impl Keys {
+    pub(crate) fn new(current: Dek, older: Option<Dek>) -> Self {
+        Self { current, older }
+    }
+
+    pub(crate) fn current(&self) -> &Dek {
+        &self.current
+    }
+
+    /// What a record holds, whichever key it has.
+    pub(crate) fn open(&self, record: &[u8]) -> Result<Vec<u8>, CipherError> {
+        match (self.current.open(record), &self.older) {
+            (Err(CipherError::WrongKey), Some(older)) => older.open(record),
+            (opened, _) => opened,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +97,8 @@ mod tests {
         assert_eq!(dek.open(&record).unwrap(), b"secret");
         assert_eq!(Dek::new(&[2; 32]).open(&record), Err(CipherError::WrongKey));
         assert!(dek.open(b"\xff\xff").is_err());
+        let keys = Keys::new(Dek::new(&[2; 32]), Some(dek));
+        assert_eq!(keys.open(&record).unwrap(), b"secret");
+        assert_eq!(keys.open(&keys.current().seal(b"new").unwrap()).unwrap(), b"new");
     }
 }

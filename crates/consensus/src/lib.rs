@@ -1,21 +1,33 @@
-//! Drives the raft core: persist, send, apply. The log and the snapshots lie encrypted on disk, many proposals share one
-//! `fdatasync`, and a proposal is acknowledged when it is committed and applied here.
+//! Raft among managers, on SwarmKit's wire: persist, send, apply. The log and the snapshots lie encrypted on disk, many
+//! proposals share one `fdatasync`, and a proposal is acknowledged when it is committed and applied here.
 //!
 //! ```text
-//!  propose ─► queue ─► raft core ─► Ready ─► log.append + fdatasync ─► commit ─► StateMachine::apply ─► acknowledged
+//!  propose ─► inbox ─► core ─┬─► disk: append + fdatasync ─┐
+//!             ▲              └─► transport ─► peers ───────┴─► committed ─► StateMachine::apply ─► acknowledged
+//!  peers ─────┘
 //! ```
 //!
-//! One thread owns the core, the log and the state machine. SwarmKit's encoding is kept to the letter (founder entry,
-//! InternalRaftRequest, MaybeEncryptedRecord); no peer's bytes go through the core's own codec.
+//! [`core`] is pure and is what the simulation runs; `driver` is the thread around it. SwarmKit's encoding is kept to the
+//! letter (founder entry, InternalRaftRequest, MaybeEncryptedRecord, raftpb); no peer's bytes go through the raft
+//! library's own codec. Called by `manager`.
 
 #![forbid(unsafe_code)]
 
 mod cipher;
+pub mod core;
+mod disk;
 mod driver;
+mod handle;
+mod inbox;
 mod log;
-mod mapping;
 mod snapshot;
+mod status;
+mod transport;
 
 pub use cipher::{CipherError, Dek};
-pub use driver::{Config, Handle, Proposed, StartError, StateMachine, Status, found, start};
+pub use core::{Beginning, ChangeError, LoadError, MemberChange, SnapshotPolicy, StepError};
+pub use driver::{Config, ProposeError, RotateError, StartError, StateMachine, Timing, TransferError, start};
+pub use handle::{Handle, MAX_REQUEST_BYTES, Proposed, ReceiveError};
 pub use log::LogError;
+pub use status::Status;
+pub use transport::{ChunkError, Dial, DialError, SnapshotAssembler};

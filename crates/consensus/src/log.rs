@@ -1,8 +1,12 @@
 //! The raft log on disk: segments of checked records, preallocated so that an append changes no metadata.
 //!
 //! A record is `magic u32 | crc32 u32 | length u32 | kind u32 | payload | zeros to a multiple of 8`, little-endian; the
-//! checksum covers length, kind and payload. The end of the log is the first place without a valid record. A torn tail is
-//! cut off; a broken record with valid ones after it is damage, and the log is refused.
+//! checksum covers length, kind and payload. The low four bits of `kind` say what the record is, the others where in the
+//! file its append began, in units of 8 bytes.
+//!
+//! The end of the log is the first place without a valid record. What follows it tells why: records of the same append
+//! mean that a write was torn, for a disk may keep its sectors in any order, and the tail is cut off; a record of a later
+//! append means that what is broken had been on the disk, and the log is refused.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -12,23 +16,18 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use swarm_proto::raftpb;
 
+use crate::core::Record;
+
 /// Size of a new segment.
 const SEGMENT_BYTES: u64 = 8 << 20;
 /// Opens every record.
 const MAGIC: u32 = 0x504b_5331;
 /// Length of a record's header.
 const HEADER_BYTES: usize = 16;
+/// Bits of `kind` that say what a record is.
+const KIND_BITS: u32 = 4;
 /// Longest payload: SwarmKit's entry limit with room for what encryption adds, times four.
 const MAX_PAYLOAD_BYTES: usize = 8 << 20;
-
-/// What a record holds.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Record {
-    /// A log entry; its data is sealed.
-    Entry(raftpb::Entry),
-    /// Term, vote and commit.
-    HardState(raftpb::HardState),
-}
 
 /// Why the log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -115,12 +114,10 @@ impl Log {
         if records.is_empty() {
             return Ok(());
         }
-        self.buffer.clear();
-        for record in records {
-            encode(record, &mut self.buffer)?;
-        }
+        self.encode(records)?;
         if self.end + self.buffer.len() as u64 > self.size {
             self.next_segment()?;
+            self.encode(records)?;
         }
         let io = |source| LogError::Io { path: self.path.clone(), source };
         self.file.write_all_at(&self.buffer, self.end).map_err(io)?;
@@ -130,6 +127,11 @@ impl Log {
             segment.last_index = segment.last_index.max(last_index(records));
         }
         Ok(())
+    }
+
+    fn encode(&mut self, records: &[Record]) -> Result<(), LogError> {
+        self.buffer.clear();
+        records.iter().try_for_each(|record| encode(record, self.end, &mut self.buffer))
     }
 
     /// Removes segments that hold nothing beyond `index`; the open one stays.
@@ -157,6 +159,7 @@ impl Log {
 fn last_index(records: &[Record]) -> u64 {
     let index = |record: &Record| match record {
         Record::Entry(entry) => entry.index,
+        Record::Installed { index, .. } => *index,
         Record::HardState(_) => 0,
     };
     records.iter().map(index).max().unwrap_or(0)
@@ -210,11 +213,17 @@ fn wipe(file: &File, end: u64, size: u64) -> io::Result<()> {
     if dirty { file.sync_data() } else { Ok(()) }
 }
 
-fn encode(record: &Record, out: &mut Vec<u8>) -> Result<(), LogError> {
+fn encode(record: &Record, append_start: u64, out: &mut Vec<u8>) -> Result<(), LogError> {
     let (kind, payload) = match record {
         Record::Entry(entry) => (1u32, entry.encode_to_vec()),
         Record::HardState(state) => (2u32, state.encode_to_vec()),
+        Record::Installed { index, term } => {
+            let metadata = raftpb::SnapshotMetadata { index: *index, term: *term, conf_state: None };
+            (3u32, metadata.encode_to_vec())
+        }
     };
+    // A segment is 8 MiB, or one append: far from what 28 bits hold.
+    let kind = kind | ((append_start / 8) as u32) << KIND_BITS;
     if payload.len() > MAX_PAYLOAD_BYTES {
         return Err(LogError::TooLarge(payload.len()));
     }
@@ -235,13 +244,15 @@ fn encode(record: &Record, out: &mut Vec<u8>) -> Result<(), LogError> {
 fn scan(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, usize), LogError> {
     let mut records = Vec::new();
     let mut at = 0;
-    while let Some((record, length)) = decode(&bytes[at..]) {
-        records.push(record);
-        at += length;
+    while let Some(found) = decode(&bytes[at..]) {
+        records.push(found.record);
+        at += found.size;
     }
     let mut later = at + 8;
     while later + HEADER_BYTES <= bytes.len() {
-        if bytes[later..later + 4] == MAGIC.to_le_bytes() && decode(&bytes[later..]).is_some() {
+        if bytes[later..later + 4] == MAGIC.to_le_bytes()
+            && decode(&bytes[later..]).is_some_and(|found| found.append_start > at)
+        {
             return Err(LogError::Damaged { path: path.to_owned(), offset: at });
         }
         later += 8;
@@ -249,7 +260,15 @@ fn scan(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, usize), LogError> {
     Ok((records, at))
 }
 
-fn decode(bytes: &[u8]) -> Option<(Record, usize)> {
+struct Decoded {
+    record: Record,
+    /// With header and padding.
+    size: usize,
+    /// Where in the file the append began that wrote it.
+    append_start: usize,
+}
+
+fn decode(bytes: &[u8]) -> Option<Decoded> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     if word(0)? != MAGIC {
         return None;
@@ -260,12 +279,17 @@ fn decode(bytes: &[u8]) -> Option<(Record, usize)> {
     if crc32fast::hash(bytes.get(8..HEADER_BYTES + size)?) != crc {
         return None;
     }
-    let record = match kind {
+    let record = match kind & ((1 << KIND_BITS) - 1) {
         1 => Record::Entry(raftpb::Entry::decode(payload).ok()?),
         2 => Record::HardState(raftpb::HardState::decode(payload).ok()?),
+        3 => {
+            let metadata = raftpb::SnapshotMetadata::decode(payload).ok()?;
+            Record::Installed { index: metadata.index, term: metadata.term }
+        }
         _ => return None,
     };
-    Some((record, (HEADER_BYTES + size).next_multiple_of(8)))
+    let append_start = (kind >> KIND_BITS) as usize * 8;
+    Some(Decoded { record, size: (HEADER_BYTES + size).next_multiple_of(8), append_start })
 }
 
 #[cfg(test)]
@@ -307,14 +331,50 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_the_middle_is_refused() {
+    fn damage_of_what_was_on_the_disk_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let (mut log, _) = Log::open(folder.path()).unwrap();
-        log.append(&[entry(1), entry(2), entry(3)]).unwrap();
-        let mut bytes = fs::read(&log.path).unwrap();
-        bytes[20] ^= 1;
-        fs::write(&log.path, &bytes).unwrap();
-        assert!(matches!(Log::open(folder.path()), Err(LogError::Damaged { offset: 0, .. })));
+        log.append(&[entry(1)]).unwrap();
+        let second = log.end;
+        log.append(&[entry(2)]).unwrap();
+        let third = log.end;
+        log.append(&[entry(3)]).unwrap();
+        let path = log.path.clone();
+        drop(log);
+        let whole = fs::read(&path).unwrap();
+        for broken in [0, second] {
+            let mut bytes = whole.clone();
+            bytes[broken as usize + 20] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            let error = Log::open(folder.path()).map(drop).unwrap_err();
+            assert!(matches!(error, LogError::Damaged { offset, .. } if offset as u64 == broken), "{error}");
+        }
+        // At the tail it cannot be told from a torn write.
+        let mut bytes = whole;
+        bytes[third as usize + 20] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(Log::open(folder.path()).unwrap().1.len(), 2);
+    }
+
+    /// A disk may keep the later sectors of a write and lose the earlier ones.
+    #[test]
+    fn an_append_that_lost_its_first_part_is_torn_not_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(folder.path()).unwrap();
+        log.append(&[entry(1)]).unwrap();
+        let second = log.end as usize;
+        log.append(&[entry(2), entry(3), entry(4)]).unwrap();
+        let path = log.path.clone();
+        drop(log);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[second..second + 16].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let (mut log, records) = Log::open(folder.path()).unwrap();
+        assert_eq!(records, [entry(1)]);
+        // What was left of it is gone, too.
+        log.append(&[entry(2)]).unwrap();
+        drop(log);
+        assert_eq!(Log::open(folder.path()).unwrap().1, [entry(1), entry(2)]);
     }
 
     #[test]
@@ -331,5 +391,14 @@ mod tests {
         let (_, records) = Log::open(folder.path()).unwrap();
         assert_eq!(last_index(&records), 6);
         assert_eq!(records.len(), 2);
+    }
+
+    #[test]
+    fn every_kind_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = Record::HardState(raftpb::HardState { term: 3, vote: 2, commit: 1 });
+        let records = [state, Record::Installed { index: 9, term: 3 }, entry(10)];
+        Log::open(folder.path()).unwrap().0.append(&records).unwrap();
+        assert_eq!(Log::open(folder.path()).unwrap().1, records);
     }
 }

@@ -13,36 +13,50 @@
 
 #![forbid(unsafe_code)]
 
+mod authorize;
+mod blacklist;
+mod ca;
 mod caller;
 mod codec;
 mod control;
 mod control_service;
 mod dispatcher;
+mod duties;
 mod error;
+mod forward;
 mod founding;
+mod gate;
+mod health;
 mod key_manager;
 mod leader;
+mod leadership;
 mod log_broker;
 mod machine;
 mod manager;
+mod membership;
+mod methods;
+mod raft_service;
 mod resource_allocator;
+mod role_manager;
+mod routes;
 mod shared;
 #[cfg(test)]
 mod test_support;
+mod timing;
+mod tuning;
 mod writer;
 
 pub use caller::Caller;
 pub use codec::DecodeError;
 pub use control::{
-    Control, FindLeader, KeyRotation, LeaderPath, LeadsAlone, LocalControl, Place, RemoveKind, ServiceCounts,
-    UpdateKind, check_cluster_spec, service_counts, unlock_key, with_defaults,
+    Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, check_cluster_spec, service_counts, unlock_key,
+    with_defaults,
 };
-pub use control_service::{ControlService, LogsService};
 pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity, core as dispatcher_core};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
 pub use log_broker::{LogBroker, LogBrokerService, LogReceiver};
-pub use manager::{Manager, ManagerConfig, ManagerError};
-pub use resource_allocator::ResourceAllocatorService;
+pub use manager::{Beginning, Manager, ManagerConfig, ManagerError};
+pub use raft_service::{RaftPort, RaftService};
 pub use shared::{Commit, Next, Shared, Watch};
 pub use writer::{Log, LostLeadership, Writer};

@@ -60,7 +60,14 @@ pub(crate) async fn replicate(from: Arc<Shared>, to: Arc<Shared>) {
 
 /// A node that calls.
 pub(crate) fn caller(node: &str) -> Caller {
-    Caller { node_id: node.into(), address: Some("10.0.1.7:51234".into()) }
+    Caller {
+        node_id: node.into(),
+        role: Some(NodeRole::Worker),
+        cluster_id: "cluster".into(),
+        address: Some("10.0.1.7".into()),
+        forwarded_by: None,
+        local: false,
+    }
 }
 
 /// Writes new objects.

@@ -465,13 +465,14 @@ impl SwarmNode {
 
 /// The founder's CA, certificate, keys and the objects that it will write.
 fn make_identity(folder: &StateFolder, request: InitRequest) -> Result<Founding, NodeError> {
-    let made = |error: identity::IdentityError| NodeError::Identity(error.to_string());
+    let now = identity::system_now();
     let cluster_id = model::ClusterId::from(identity::random_id());
     let node_id = NodeId::from(identity::random_id());
-    let root = RootAuthority::generate().map_err(made)?;
+    let root = RootAuthority::generate(now).map_err(|error| NodeError::Identity(error.to_string()))?;
     let life = request.spec.ca_config.node_cert_expiry;
-    let issued = root.issue(&node_id, NodeRole::Manager, &cluster_id, life).map_err(made)?;
-    let key = KeyFile { key_pem: issued.key_pem, dek: Some(identity::new_dek()), kek_version: 0 };
+    let issued = root.issue(&node_id, NodeRole::Manager, &cluster_id, life, now);
+    let issued = issued.map_err(|error| NodeError::Identity(error.to_string()))?;
+    let key = KeyFile { key_pem: issued.key_pem, dek: Some(identity::new_dek()), ..KeyFile::default() };
     let unlock_key = request.spec.encryption_config.auto_lock_managers.then(identity::new_kek);
     CertificateFiles::new(folder.path()).store(&root.cert_pem, &issued.cert_pem, &key, unlock_key.as_ref())?;
     let tokens = (identity::new_join_token(&root.cert_pem), identity::new_join_token(&root.cert_pem));

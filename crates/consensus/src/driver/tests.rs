@@ -1,5 +1,6 @@
 //! A lone manager's raft: founding, restart, group commit, snapshots, a wrong key.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -30,14 +31,28 @@ fn config(folder: &Path, key: u8) -> Config {
     Config {
         folder: folder.to_owned(),
         member: p::RaftMember { raft_id: 77, node_id: "n".into(), addr: "127.0.0.1:2377".into(), status: None },
+        beginning: Beginning::Found,
         dek: Dek::new(&[key; 32]),
+        old_dek: None,
         seed: 1,
-        tick: Duration::from_millis(50),
-        election_ticks: 10,
-        heartbeat_ticks: 1,
-        snapshot_interval: 100,
-        keep_entries: 10,
+        timing: Timing::FAST,
+        snapshots: SnapshotPolicy { interval: 100, keep_entries: 10 },
     }
+}
+
+struct NoPeers;
+
+#[async_trait::async_trait]
+impl Dial for NoPeers {
+    async fn dial(&self, addr: &str) -> Result<tonic::transport::Channel, crate::DialError> {
+        Err(crate::DialError { addr: addr.to_owned(), source: "there are none".into() })
+    }
+}
+
+/// A lone manager needs no runtime that runs.
+fn begin_alone(config: Config, machine: Counter) -> Result<Handle, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    start(config, Box::new(machine), Arc::new(NoPeers), runtime.handle())
 }
 
 fn request(id: u64) -> p::InternalRaftRequest {
@@ -53,9 +68,8 @@ fn leading(handle: &Handle) {
 #[test]
 fn what_was_acknowledged_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    found(&config(folder.path(), 1)).unwrap();
     let machine = Counter::default();
-    let handle = start(config(folder.path(), 1), Box::new(machine.clone())).unwrap();
+    let handle = begin_alone(config(folder.path(), 1), machine.clone()).unwrap();
     leading(&handle);
     assert_eq!(handle.status().borrow().members[&77].node_id, "n");
     let proposed: Vec<_> = (1..=50).map(|id| handle.propose(&request(id))).collect();
@@ -65,7 +79,7 @@ fn what_was_acknowledged_is_there_after_a_restart() {
     handle.stop();
     assert_eq!(*machine.0.lock().unwrap(), (1..=50).collect::<Vec<_>>());
     let again = Counter::default();
-    let handle = start(config(folder.path(), 1), Box::new(again.clone())).unwrap();
+    let handle = begin_alone(config(folder.path(), 1), again.clone()).unwrap();
     leading(&handle);
     assert_eq!(*again.0.lock().unwrap(), (1..=50).collect::<Vec<_>>());
     handle.propose(&request(51)).blocking_recv().unwrap().unwrap();
@@ -75,20 +89,15 @@ fn what_was_acknowledged_is_there_after_a_restart() {
 #[test]
 fn snapshots_carry_the_state_and_the_members() {
     let folder = tempfile::tempdir().unwrap();
-    found(&config(folder.path(), 1)).unwrap();
-    let handle = start(config(folder.path(), 1), Box::new(Counter::default())).unwrap();
+    let handle = begin_alone(config(folder.path(), 1), Counter::default()).unwrap();
     leading(&handle);
     for id in 1..=350 {
         handle.propose(&request(id)).blocking_recv().unwrap().unwrap();
     }
     handle.stop();
-    let snapshots = snapshot_folder(folder.path());
-    // The snapshot's own thread may still be at it when the driver has stopped.
-    while !snapshots.exists() || std::fs::read_dir(&snapshots).unwrap().count() != 1 {
-        std::thread::yield_now();
-    }
+    assert_eq!(std::fs::read_dir(snapshot_folder(folder.path())).unwrap().count(), 1);
     let again = Counter::default();
-    let handle = start(config(folder.path(), 1), Box::new(again.clone())).unwrap();
+    let handle = begin_alone(config(folder.path(), 1), again.clone()).unwrap();
     leading(&handle);
     assert_eq!(*again.0.lock().unwrap(), (1..=350).collect::<Vec<_>>());
     assert_eq!(handle.status().borrow().members[&77].node_id, "n");
@@ -97,9 +106,9 @@ fn snapshots_carry_the_state_and_the_members() {
 #[test]
 fn a_wrong_key_is_refused_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    found(&config(folder.path(), 1)).unwrap();
-    let wrong = start(config(folder.path(), 2), Box::new(Counter::default()));
+    drop(begin_alone(config(folder.path(), 1), Counter::default()).unwrap());
+    let wrong = begin_alone(config(folder.path(), 2), Counter::default());
     assert!(matches!(wrong, Err(StartError::Cipher { index: 1, .. })));
-    let handle = start(config(folder.path(), 1), Box::new(Counter::default())).unwrap();
+    let handle = begin_alone(config(folder.path(), 1), Counter::default()).unwrap();
     leading(&handle);
 }

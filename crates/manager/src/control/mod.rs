@@ -21,13 +21,14 @@ mod wherever;
 use std::sync::Arc;
 
 use consensus::Status as RaftStatus;
+use identity::Credentials;
 use tokio::sync::watch;
 
 pub use cluster::{KeyRotation, check_cluster_spec, unlock_key};
 pub use defaults::with_defaults;
 pub use node::RemoveKind;
 pub(crate) use node::fill_manager_status;
-pub use remote::{FindLeader, LeaderPath, LeadsAlone, Place};
+pub(crate) use remote::FindLeader;
 pub use service::{ServiceCounts, UpdateKind, service_counts};
 
 use crate::writer::Writer;
@@ -41,14 +42,16 @@ pub struct Control {
 
 /// Writes of the control API on the leading manager itself.
 #[derive(Clone)]
-pub struct LocalControl {
+pub(crate) struct LocalControl {
     writer: Arc<Writer>,
     group: watch::Receiver<RaftStatus>,
+    /// Shown to external CAs.
+    credentials: Credentials,
 }
 
 impl LocalControl {
-    pub(crate) fn new(writer: Arc<Writer>, group: watch::Receiver<RaftStatus>) -> Self {
-        Self { writer, group }
+    pub(crate) fn new(writer: Arc<Writer>, group: watch::Receiver<RaftStatus>, credentials: Credentials) -> Self {
+        Self { writer, group, credentials }
     }
 
     /// The store that is written to.

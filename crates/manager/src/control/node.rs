@@ -1,12 +1,14 @@
 //! Nodes: labels, availability, role; removal.
 
+use consensus::Status as RaftStatus;
 use model::{
-    BlacklistedCertificate, Cluster, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, Reachability, Task,
+    Cluster, ManagerStatus, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, RaftId, Reachability, Task,
     TaskState,
 };
 use tonic::Code;
 
 use super::LocalControl;
+use crate::blacklist;
 use crate::error::ControlError;
 use crate::writer::now;
 
@@ -21,7 +23,12 @@ pub enum RemoveKind {
 
 impl LocalControl {
     /// Replaces a node's spec, if `version` is the current one.
-    pub async fn update_node(&self, id: &NodeId, version: ObjectVersion, spec: NodeSpec) -> Result<(), ControlError> {
+    pub(crate) async fn update_node(
+        &self,
+        id: &NodeId,
+        version: ObjectVersion,
+        spec: NodeSpec,
+    ) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let stored = transaction.node(id).ok_or_else(|| ControlError::not_found("node", id))?;
             let mut node = Node::clone(stored);
@@ -42,7 +49,7 @@ impl LocalControl {
 
     /// Removes a node that is down or, with force, any worker. Its tasks are orphaned, its certificate is refused from
     /// now on.
-    pub async fn remove_node(&self, id: &NodeId, kind: RemoveKind) -> Result<(), ControlError> {
+    pub(crate) async fn remove_node(&self, id: &NodeId, kind: RemoveKind) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let node = transaction.node(id).ok_or_else(|| ControlError::not_found("node", id))?.clone();
             // One that was demoted a moment ago is a member still, and would stay one without a node.
@@ -57,9 +64,8 @@ impl LocalControl {
             }
             let cluster = transaction.the_cluster().ok_or_else(|| ControlError::new(Code::NotFound, "no cluster"))?;
             let mut cluster = Cluster::clone(cluster);
-            let refused =
-                BlacklistedCertificate { expiry: identity::certificate_expiry(&node.certificate.certificate) };
-            cluster.blacklisted_certificates.insert(id.to_string(), refused);
+            blacklist::forget_expired(&mut cluster, now());
+            blacklist::refuse(&mut cluster, &node);
             transaction.update(cluster)?;
             let tasks: Vec<_> = transaction.tasks_of_node(id).cloned().collect();
             for task in tasks.iter().filter(|task| task.status.state < TaskState::Complete) {
@@ -84,7 +90,7 @@ impl LocalControl {
     fn member_may_go(&self, id: &NodeId) -> Result<(), ControlError> {
         let not_found = || ControlError::new(Code::NotFound, "can't find manager in raft memberlist");
         let raft_id = self.member(id).ok_or_else(not_found)?;
-        if can_remove(&self.group(), raft_id) {
+        if self.group().can_remove(raft_id) {
             return Ok(());
         }
         let text = "can't remove member from the raft: this would result in a loss of quorum";
@@ -92,17 +98,16 @@ impl LocalControl {
     }
 }
 
-/// Whether a group is left without this member.
-fn can_remove(group: &consensus::Status, raft_id: u64) -> bool {
-    group.members.keys().any(|id| *id != raft_id)
-}
-
 /// Puts the live member list's view of a manager into its node object, as SwarmKit does when it is read.
-pub(crate) fn fill_manager_status(group: &consensus::Status, own: &NodeId, node: &mut Node) {
+pub(crate) fn fill_manager_status(group: &RaftStatus, node: &mut Node) {
     let Some(member) = group.members.values().find(|member| member.node_id == node.id.as_str()) else { return };
-    let reachable = node.id == *own || group.leader != 0;
-    node.manager_status = Some(model::ManagerStatus {
-        raft_id: model::RaftId(member.raft_id),
+    // Only the leader hears of all.
+    let reachable = match group.leader == group.raft_id {
+        true => group.is_reachable(member.raft_id),
+        false => member.raft_id == group.raft_id || group.leader != 0,
+    };
+    node.manager_status = Some(ManagerStatus {
+        raft_id: RaftId(member.raft_id),
         addr: member.addr.clone(),
         leader: group.leader == member.raft_id,
         reachability: if reachable { Reachability::Reachable } else { Reachability::Unreachable },
