@@ -20,6 +20,7 @@ use crate::duties::Duties;
 use crate::founding::Founding;
 use crate::gate::GateKeeper;
 use crate::health::HealthService;
+use crate::key_manager;
 use crate::leader::LeaderLoop;
 use crate::leadership::{self, Leadership};
 use crate::log_broker::LogBroker;
@@ -28,6 +29,7 @@ use crate::membership::MembershipService;
 use crate::resource_allocator::ResourceAllocatorService;
 use crate::routes::{self, OwnRaftService, Services};
 use crate::shared::Shared;
+use crate::timing::Timing;
 use crate::tuning;
 use crate::writer::Writer;
 
@@ -91,6 +93,8 @@ pub struct Manager {
     services: Services,
     raft: Arc<consensus::Handle>,
     ready: watch::Receiver<bool>,
+    timing: watch::Receiver<Timing>,
+    node_id: NodeId,
     /// Ended by [`Manager::stop`] or with the manager.
     loops: std::sync::Mutex<JoinSet<()>>,
 }
@@ -126,27 +130,29 @@ impl Manager {
             ready: ready_sender,
         };
         loops.spawn(leader.run());
-        loops.spawn(tuning::run(shared.clone(), raft.clone()));
+        let (timing_sender, timing) = watch::channel(Timing::SwarmKit);
+        loops.spawn(tuning::run(shared.clone(), raft.clone(), timing_sender));
         let (clock, leaderless_since) = leadership::clock();
         loops.spawn(leadership::run_clock(raft.status(), clock));
         let leadership = Leadership::new(raft.status(), ready.clone(), leaderless_since, credentials.clone());
         let leadership = Arc::new(leadership);
         let cluster_id = certificate.identity().cluster_id.clone();
+        let control = LocalControl::new(writer.clone(), raft.status(), credentials.clone());
+        let log_broker = LogBroker::new(shared.clone(), leadership.clone(), ready.clone());
+        loops.spawn(log_broker.clone().run());
+        loops.spawn(key_manager::run(writer.clone(), ready.clone()));
         let keeper = GateKeeper {
             node_id: config.node_id.clone(),
             cluster_id,
             shared: shared.clone(),
             leadership: leadership.clone(),
         };
-        let log_broker = LogBroker::new(shared.clone(), leadership.clone(), ready.clone());
-        loops.spawn(log_broker.clone().run());
-        let control = LocalControl::new(writer.clone(), raft.status(), credentials.clone());
         let services = Services {
             keeper: Arc::new(keeper),
             dispatcher,
             log_broker,
-            control: ControlService::new(control.clone()),
-            resource_allocator: ResourceAllocatorService::new(writer.clone()),
+            control: ControlService::new(control.clone(), config.node_id.clone()),
+            allocator: ResourceAllocatorService::new(writer.clone()),
             ca: CaService::new(writer.clone()),
             membership: MembershipService::new(writer.clone(), raft.clone(), credentials.clone()),
             health: HealthService { status: raft.status() },
@@ -154,11 +160,13 @@ impl Manager {
         };
         Ok(Self {
             control: Control::new(control, leadership),
+            node_id: config.node_id,
             services,
             shared,
             writer,
             raft,
             ready,
+            timing,
             loops: std::sync::Mutex::new(loops),
         })
     }
@@ -204,6 +212,11 @@ impl Manager {
         self.ready.clone()
     }
 
+    /// How fast this manager misses its leader.
+    pub fn timing(&self) -> watch::Receiver<Timing> {
+        self.timing.clone()
+    }
+
     /// Ready when this manager is no member of the raft group any more: it was demoted, or its node removed.
     pub fn removed(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut status = self.raft.status();
@@ -223,7 +236,7 @@ impl Manager {
 
     /// Puts the live member list's view of a manager into its node object, as SwarmKit does when it is read.
     pub fn fill_manager_status(&self, node: &mut Node) {
-        fill_manager_status(&self.raft.status().borrow(), node);
+        fill_manager_status(&self.raft.status().borrow(), &self.node_id, node);
     }
 
     /// Ends loops, sessions and the log; what was acknowledged is on disk. Others may still hold the manager: their

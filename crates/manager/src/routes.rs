@@ -49,7 +49,7 @@ pub(crate) struct Services {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) log_broker: Arc<LogBroker>,
     pub(crate) control: ControlService,
-    pub(crate) resource_allocator: ResourceAllocatorService,
+    pub(crate) allocator: ResourceAllocatorService,
     pub(crate) ca: CaService,
     pub(crate) membership: MembershipService,
     pub(crate) health: HealthService,
@@ -63,9 +63,9 @@ impl Services {
             .add_service(NodeCaServer::new(self.ca.clone()))
             .add_service(DispatcherServer::new(DispatcherService(self.dispatcher.clone())))
             .add_service(LogBrokerServer::new(LogBrokerService(self.log_broker.clone())))
-            .add_service(LogsServer::new(LogsService(self.log_broker.clone())))
+            .add_service(ResourceAllocatorServer::new(self.allocator.clone()))
             .add_service(ControlServer::new(self.control.clone()))
-            .add_service(ResourceAllocatorServer::new(self.resource_allocator.clone()))
+            .add_service(LogsServer::new(LogsService(self.log_broker.clone())))
             .add_service(RaftServer::from_arc(self.raft.clone()))
             .add_service(RaftMembershipServer::new(self.membership.clone()))
             .add_service(HealthServer::new(self.health.clone()));
@@ -78,9 +78,9 @@ impl Services {
         let logs = LogBrokerServer::new(LogBrokerService(self.log_broker.clone()));
         let routes = Routes::new(CaServer::new(self.ca.clone()))
             .add_service(NodeCaServer::new(self.ca.clone()))
+            .add_service(ResourceAllocatorServer::new(self.allocator.clone()))
             .add_service(dispatcher.max_decoding_message_size(MAX_LOCAL_BYTES))
-            .add_service(logs.max_decoding_message_size(MAX_LOCAL_BYTES))
-            .add_service(ResourceAllocatorServer::new(self.resource_allocator.clone()));
+            .add_service(logs.max_decoding_message_size(MAX_LOCAL_BYTES));
         guarded(self.keeper.clone(), Entrance::Local, routes)
     }
 }

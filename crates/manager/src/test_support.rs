@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use consensus::StateMachine;
 use futures::future::BoxFuture;
+use identity::{Credentials, RootAuthority, RootBundle};
 use model::{Cluster, Node, NodeId, NodeRole, Task, TaskId, TaskState};
 use store::Object;
 use swarm_proto::swarmkit as p;
@@ -68,6 +69,12 @@ pub(crate) fn caller(node: &str) -> Caller {
         forwarded_by: None,
         local: false,
     }
+}
+
+/// Credentials of nobody.
+pub(crate) fn credentials() -> Credentials {
+    let root = RootAuthority::generate(identity::system_now()).unwrap();
+    Credentials::new(RootBundle::parse(&root.cert_pem).unwrap(), None)
 }
 
 /// Writes new objects.

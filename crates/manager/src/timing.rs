@@ -10,11 +10,12 @@ use swarm_proto::swarmkit as p;
 const OURS: &str = "+skep";
 
 /// How fast managers miss their leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Timing {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timing {
     /// Elections within a second, asked for before they are held. Only among managers of this program.
     Fast,
     /// SwarmKit's: ticks of a second, elections after ten to twenty of them.
+    #[default]
     SwarmKit,
 }
 

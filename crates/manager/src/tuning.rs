@@ -7,6 +7,7 @@ use std::time::Duration;
 use consensus::{SnapshotPolicy, Status as RaftStatus};
 use model::Node;
 use store::{Event, Object, View};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::shared::{Next, Shared};
@@ -50,8 +51,8 @@ fn raft_timing(timing: Timing) -> consensus::Timing {
     }
 }
 
-/// Runs until raft ends. Raft was started with [`Timing::SwarmKit`].
-pub(crate) async fn run(shared: Arc<Shared>, raft: Arc<consensus::Handle>) {
+/// Runs until raft ends, and tells the timing that is kept. Raft was started with [`Timing::SwarmKit`].
+pub(crate) async fn run(shared: Arc<Shared>, raft: Arc<consensus::Handle>, told: watch::Sender<Timing>) {
     let mut watch = shared.watch();
     let mut status = raft.status();
     let mut kept = Timing::SwarmKit;
@@ -72,6 +73,7 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Arc<consensus::Handle>) {
             tracing::info!(timing = ?wanted, because, "raft's timing changes");
             raft.set_timing(raft_timing(wanted));
             (kept, since) = (wanted, None);
+            told.send_replace(kept);
             continue;
         }
         let wait = async {

@@ -28,7 +28,9 @@ pub use cluster::{KeyRotation, check_cluster_spec, unlock_key};
 pub use defaults::with_defaults;
 pub use node::RemoveKind;
 pub(crate) use node::fill_manager_status;
-pub(crate) use remote::FindLeader;
+#[cfg(test)]
+pub(crate) use remote::LeadsAlone;
+pub use remote::{FindLeader, LeaderPath, Place};
 pub use service::{ServiceCounts, UpdateKind, service_counts};
 
 use crate::writer::Writer;
@@ -42,7 +44,7 @@ pub struct Control {
 
 /// Writes of the control API on the leading manager itself.
 #[derive(Clone)]
-pub(crate) struct LocalControl {
+pub struct LocalControl {
     writer: Arc<Writer>,
     group: watch::Receiver<RaftStatus>,
     /// Shown to external CAs.

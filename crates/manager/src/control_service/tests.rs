@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use consensus::Status as RaftStatus;
 use futures::StreamExt;
-use identity::{Credentials, RootAuthority, RootBundle};
 use model::{
     Config, ConfigSpec, ContainerSpec, NodeRole, NodeState, ObjectVersion, Secret, SecretSpec, Service, ServiceSpec,
     TaskRuntime, TaskSpec, TaskState,
@@ -23,21 +22,17 @@ use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tonic::{Code, Request, Status};
 
 use super::{ControlService, LogsService};
-use crate::control::{Control, FindLeader, LocalControl, RemoveKind, UpdateKind};
+use crate::control::{Control, FindLeader, LeaderPath, LeadsAlone, LocalControl, Place, RemoveKind, UpdateKind};
 use crate::error::ControlError;
-use crate::leadership::{Leader, LeadershipId, Remote};
 use crate::log_broker::{LogBroker, LogBrokerService};
 use crate::shared::Shared;
-use crate::test_support::{assigned_task, cluster, create, follower_writer, leading_writer, node, replicate};
+use crate::test_support::{
+    assigned_task, cluster, create, credentials, follower_writer, leading_writer, node, replicate,
+};
 use crate::writer::Writer;
 
-fn credentials() -> Credentials {
-    let root = RootAuthority::generate(crate::writer::now()).unwrap();
-    Credentials::new(RootBundle::parse(&root.cert_pem).unwrap(), None)
-}
-
 /// The services of a leader, behind a pipe.
-struct TestLeader {
+struct Leader {
     writer: Arc<Writer>,
     broker: Arc<LogBroker>,
     channel: Channel,
@@ -52,15 +47,15 @@ fn group(members: u64) -> watch::Receiver<RaftStatus> {
     watch::channel(RaftStatus { raft_id: 1, leading: true, leader: 1, members, ..Default::default() }).1
 }
 
-impl TestLeader {
+impl Leader {
     async fn new() -> Self {
         let writer = leading_writer();
         let nodes = ["m1", "m2"].map(|id| node(id, NodeRole::Manager).into());
         create(&writer, [cluster().into()].into_iter().chain(nodes).collect()).await;
         let (ready_sender, ready) = watch::channel(true);
-        let broker = LogBroker::new(writer.shared().clone(), Arc::new(Answer(Leader::Here)), ready);
+        let broker = LogBroker::new(writer.shared().clone(), Arc::new(LeadsAlone), ready);
         tokio::spawn(broker.clone().run());
-        let control = ControlService::new(LocalControl::new(writer.clone(), group(2), credentials()));
+        let control = ControlService::new(LocalControl::new(writer.clone(), group(2), credentials()), "m1".into());
         let (accept, accepted) = mpsc::channel::<tokio::io::DuplexStream>(8);
         let server = Server::builder()
             .layer(tonic::service::InterceptorLayer::new(from_metadata))
@@ -86,8 +81,8 @@ impl TestLeader {
     }
 
     fn finder(&self) -> Arc<dyn FindLeader> {
-        let leadership = LeadershipId { raft_id: 1, term: 1, addr: "10.0.0.1:2377".to_owned() };
-        Arc::new(Answer(Leader::There(Remote { leadership, channel: self.channel.clone() })))
+        let path = LeaderPath { channel: self.channel.clone(), raft_id: 1, term: 1, addr: "10.0.0.1:2377".to_owned() };
+        Arc::new(Elsewhere(path))
     }
 
     /// A follower's control, whose view is the leader's after each commit.
@@ -110,20 +105,19 @@ fn from_metadata(mut request: Request<()>) -> Result<Request<()>, Status> {
     Ok(request)
 }
 
-/// Always the same leader.
-struct Answer(Leader);
+struct Elsewhere(LeaderPath);
 
 #[async_trait]
-impl FindLeader for Answer {
-    async fn find(&self) -> Result<Leader, ControlError> {
-        Ok(self.0.clone())
+impl FindLeader for Elsewhere {
+    async fn find(&self) -> Result<Place, ControlError> {
+        Ok(Place::There(self.0.clone()))
     }
 
-    async fn find_again(&self, _: &LeadershipId) -> Result<Leader, ControlError> {
+    async fn find_again(&self, _: &LeaderPath) -> Result<Place, ControlError> {
         self.find().await
     }
 
-    async fn over(&self, _: &LeadershipId) {
+    async fn over(&self, _: &LeaderPath) {
         std::future::pending().await
     }
 }
@@ -138,7 +132,7 @@ fn service_spec(name: &str) -> ServiceSpec {
 
 #[tokio::test]
 async fn a_follower_writes_on_the_leader_and_reads_it_at_once() {
-    let leader = TestLeader::new().await;
+    let leader = Leader::new().await;
     let (control, shared) = leader.follower();
     let service = control.create_service(service_spec("web")).await.unwrap();
     assert_eq!(shared.view().service(&service.id), Some(&service));
@@ -154,7 +148,7 @@ async fn a_follower_writes_on_the_leader_and_reads_it_at_once() {
 
 #[tokio::test]
 async fn a_refusal_keeps_its_code_and_text() {
-    let leader = TestLeader::new().await;
+    let leader = Leader::new().await;
     let (control, _) = leader.follower();
     let check =
         |error: ControlError, code: Code, text: &str| assert_eq!((error.code, error.desc.as_str()), (code, text));
@@ -181,7 +175,7 @@ async fn a_refusal_keeps_its_code_and_text() {
 
 #[tokio::test]
 async fn a_broken_connection_is_tried_once_more() {
-    let leader = TestLeader::new().await;
+    let leader = Leader::new().await;
     let (control, _) = leader.follower();
     leader.breaks.store(true, Ordering::SeqCst);
     control.create_service(service_spec("web")).await.unwrap();
@@ -190,7 +184,7 @@ async fn a_broken_connection_is_tried_once_more() {
 
 #[tokio::test]
 async fn nodes_are_removed_by_rules() {
-    let leader = TestLeader::new().await;
+    let leader = Leader::new().await;
     let (control, shared) = leader.follower();
     let mut up = node("w", NodeRole::Worker);
     up.status.state = NodeState::Ready;
@@ -208,7 +202,7 @@ async fn nodes_are_removed_by_rules() {
 
 #[tokio::test]
 async fn lists_are_filtered_and_hold_no_secret() {
-    let leader = TestLeader::new().await;
+    let leader = Leader::new().await;
     let (control, _) = leader.follower();
     let mut spec = SecretSpec { data: b"hidden".to_vec(), ..Default::default() };
     spec.annotations.name = "s1".to_owned();
@@ -252,7 +246,7 @@ fn line(node: &str, task: &str, text: &str) -> p::LogMessage {
     p::LogMessage { context: Some(context), data: text.as_bytes().to_vec(), ..Default::default() }
 }
 
-async fn publish(leader: &TestLeader, node: &str, id: &str, messages: Vec<p::LogMessage>) -> Result<(), Status> {
+async fn publish(leader: &Leader, node: &str, id: &str, messages: Vec<p::LogMessage>) -> Result<(), Status> {
     let part = |messages, close| p::PublishLogsMessage { subscription_id: id.to_owned(), messages, close };
     let parts = vec![part(messages, false), part(Vec::new(), true)];
     let mut client = LogBrokerClient::new(leader.channel.clone());
@@ -261,7 +255,7 @@ async fn publish(leader: &TestLeader, node: &str, id: &str, messages: Vec<p::Log
 
 #[tokio::test]
 async fn logs_of_all_nodes_come_through_the_leader() {
-    let leader = TestLeader::new().await;
+    let leader = Leader::new().await;
     let mut objects = Vec::new();
     for (number, node) in ["a", "b", "c", "d"].into_iter().enumerate() {
         let mut task = assigned_task(&format!("t-{node}"), &node.into());
@@ -310,7 +304,7 @@ async fn logs_of_all_nodes_come_through_the_leader() {
 
 #[tokio::test]
 async fn a_subscription_that_follows_reaches_new_nodes() {
-    let leader = TestLeader::new().await;
+    let leader = Leader::new().await;
     let mut client = LogBrokerClient::new(leader.channel.clone());
     let mut listener =
         client.listen_subscriptions(as_node("a", p::ListenSubscriptionsRequest {})).await.unwrap().into_inner();

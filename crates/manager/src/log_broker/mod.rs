@@ -22,9 +22,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::control::FindLeader;
+use crate::control::{FindLeader, Place};
 use crate::error::ControlError;
-use crate::leadership::Leader;
 use crate::shared::{Commit, Next, Shared, Watch};
 pub use service::LogBrokerService;
 
@@ -125,8 +124,8 @@ impl LogBroker {
         options: p::LogSubscriptionOptions,
     ) -> Result<LogReceiver, ControlError> {
         match self.leader.find().await? {
-            Leader::Here => self.subscribe_here(selector, options),
-            Leader::There(remote) => subscribe_there(remote.channel, selector, options).await,
+            Place::Here => self.subscribe_here(selector, options),
+            Place::There(path) => subscribe_there(path.channel, selector, options).await,
         }
     }
 

@@ -12,7 +12,7 @@ use swarm_proto::swarmkit::raft_membership_client::RaftMembershipClient;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use crate::harness::{Member, Peer, until};
+use crate::harness::{Member, Peer, leader, until};
 
 const MANAGER: i32 = p::NodeRole::Manager as i32;
 
@@ -206,10 +206,10 @@ async fn what_others_were_issued_is_of_no_use() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demoted_managers_certificate_opens_nothing_any_more() {
     let scene = scene().await;
-    // It was promoted and is demoted before and after it renews.
     let peer = Peer::join(&scene.leader, "28.5.2+skep.test").await;
     let former = &peer.member;
-    scene.leader.set_role(&former.node_id, NodeRole::Worker).await;
+    assert_eq!(former.role(), NodeRole::Manager);
+    leader(&[&scene.leader, &scene.follower, &peer]).await.set_role(&former.node_id, NodeRole::Worker).await;
     until("the demotion", async || scene.leader.node(&former.node_id).filter(|node| node.role == NodeRole::Worker))
         .await;
     for addr in scene.addresses() {
@@ -256,8 +256,8 @@ async fn a_call_goes_on_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_node_is_refused() {
     let scene = scene().await;
-    let removed = scene.leader.manager.control().remove_node(&scene.worker.node_id, manager::RemoveKind::Force).await;
-    removed.unwrap();
+    let control = leader(&[&scene.leader, &scene.follower]).await.manager.control().clone();
+    control.remove_node(&scene.worker.node_id, manager::RemoveKind::Force).await.unwrap();
     until("the removal on the follower", async || scene.follower.node(&scene.worker.node_id).is_none().then_some(()))
         .await;
     for addr in scene.addresses() {

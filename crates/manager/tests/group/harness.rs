@@ -15,7 +15,6 @@ use manager::{Beginning, Founding, Manager, ManagerConfig};
 use model::{NodeAvailability, NodeId, NodeRole};
 use swarm_proto::swarmkit as p;
 use swarm_proto::swarmkit::dispatcher_client::DispatcherClient;
-use swarm_proto::swarmkit::health_server::{Health, HealthServer};
 use swarm_proto::swarmkit::raft_membership_client::RaftMembershipClient;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -23,7 +22,7 @@ use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Server};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Response, Status, Streaming};
 
 /// Longest wait for anything here; only a broken chain reaches it.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -166,7 +165,8 @@ impl Peer {
         let addr = listener.local_addr().unwrap().to_string();
         let incoming = PeerListener::start(listener, &member.credentials, ListenLimits::default()).unwrap();
         let switch = Switch::default();
-        switch.set(Routes::new(HealthServer::new(Joining)));
+        let cluster_id = member.credentials.current().node.as_ref().unwrap().identity().cluster_id.clone();
+        switch.set(manager::joining_routes(cluster_id));
         let routes = Routes::from(Routes::default().into_axum_router().fallback_service(switch.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -211,30 +211,25 @@ impl Peer {
         self.manager.shared().view().node(id).cloned()
     }
 
-    /// Says what a node is to be. Refused until the group knows that it has a quorum without it.
+    /// Says what a node is to be, on the leader.
     pub(crate) async fn set_role(&self, id: &NodeId, desired_role: NodeRole) {
-        until("the role to be taken", async || {
-            let node = self.node(id)?;
-            let spec = model::NodeSpec { desired_role, ..node.spec.clone() };
-            self.manager.control().update_node(id, node.meta.version, spec).await.ok()
+        // The leader must have heard of the others before it lets one go.
+        until("the group to be well", async || {
+            let status = self.manager.status();
+            let status = status.borrow();
+            let member = status.members.values().find(|member| member.node_id == id.as_str());
+            member.is_some_and(|member| status.can_remove(member.raft_id)).then_some(())
         })
         .await;
+        let node = self.node(id).unwrap();
+        let spec = model::NodeSpec { desired_role, ..node.spec.clone() };
+        self.manager.control().update_node(id, node.meta.version, spec).await.unwrap();
     }
 }
 
 /// The one of `peers` that leads; waits for one.
 pub(crate) async fn leader<'a>(peers: &[&'a Peer]) -> &'a Peer {
     until("a leader", async || peers.iter().find(|peer| peer.leads()).copied()).await
-}
-
-/// Answers for a node that is about to be a manager.
-struct Joining;
-
-#[tonic::async_trait]
-impl Health for Joining {
-    async fn check(&self, _: Request<p::HealthCheckRequest>) -> Result<Response<p::HealthCheckResponse>, Status> {
-        Ok(Response::new(p::HealthCheckResponse { status: p::ServingStatus::Serving as i32 }))
-    }
 }
 
 /// The routes that count.
