@@ -19,6 +19,7 @@ mod ca;
 mod caller;
 mod codec;
 mod control;
+mod control_service;
 mod dispatcher;
 mod duties;
 mod error;
@@ -27,6 +28,7 @@ mod founding;
 mod gate;
 mod health;
 mod joining;
+mod key_manager;
 mod leader;
 mod leadership;
 mod log_broker;
@@ -35,6 +37,7 @@ mod manager;
 mod membership;
 mod methods;
 mod raft_service;
+mod resource_allocator;
 mod role_manager;
 mod routes;
 mod shared;
@@ -47,16 +50,18 @@ mod writer;
 pub use caller::Caller;
 pub use codec::DecodeError;
 pub use control::{
-    Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, check_cluster_spec, service_counts, unlock_key,
-    with_defaults,
+    Control, FindLeader, KeyRotation, LeaderPath, LocalControl, Place, RemoveKind, ServiceCounts, UpdateKind,
+    check_cluster_spec, service_counts, unlock_key, with_defaults,
 };
+pub use control_service::{ControlService, LogsService};
 pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity, core as dispatcher_core};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
 pub use joining::joining_routes;
-pub use log_broker::{LogBroker, LogBrokerService};
+pub use log_broker::{LogBroker, LogBrokerService, LogReceiver};
 pub use manager::{Beginning, Manager, ManagerConfig, ManagerError};
 pub use raft_service::{RaftPort, RaftService};
+pub use resource_allocator::ResourceAllocatorService;
 pub use shared::{Commit, Next, Shared, Watch};
 pub use timing::Timing;
 pub use writer::{Log, LostLeadership, Writer};

@@ -322,7 +322,7 @@ impl SwarmBackend for Swarm {
         selector: LogSelector,
         options: LogOptions,
     ) -> SwarmResult<mpsc::Receiver<SwarmResult<LogMessage>>> {
-        logs::subscribe(&*self.manager()?, selector, options)
+        logs::subscribe(&*self.manager()?, selector, options).await
     }
 
     fn events(&self) -> mpsc::Receiver<SwarmEvent> {

@@ -4,8 +4,8 @@ use model::{Config, ConfigId, ConfigSpec, ObjectVersion, Secret, SecretId, Secre
 use store::{RefTarget, StoreError, View};
 use tonic::Code;
 
-use super::Control;
-use super::names::check_secret_name;
+use super::LocalControl;
+use super::annotations::check_secret_name;
 use crate::error::ControlError;
 
 /// Largest secret, in bytes, plus one.
@@ -13,7 +13,7 @@ const SECRET_LIMIT: usize = 512_000;
 /// Largest config, in bytes, plus one.
 const CONFIG_LIMIT: usize = 1_024_000;
 
-impl Control {
+impl LocalControl {
     /// Creates a secret.
     pub async fn create_secret(&self, spec: SecretSpec) -> Result<SecretId, ControlError> {
         check_secret_name(&spec.annotations.name)?;

@@ -10,7 +10,7 @@ use model::{
 use store::{StoreError, View};
 use tonic::Code;
 
-use super::Control;
+use super::LocalControl;
 use super::validate::check_service_spec;
 use crate::error::ControlError;
 use crate::writer::now;
@@ -35,7 +35,7 @@ pub enum UpdateKind {
     Rollback,
 }
 
-impl Control {
+impl LocalControl {
     /// Creates a service and returns it as it is committed.
     pub async fn create_service(&self, spec: ServiceSpec) -> Result<Arc<Service>, ControlError> {
         check_service_spec(&spec)?;
