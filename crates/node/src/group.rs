@@ -76,9 +76,13 @@ async fn ask(broker: &Broker, manager: &str, addr: &str) -> Result<p::JoinRespon
     }
 }
 
-/// What the listener of a node answers that is about to be a manager.
+/// What the listener of a node answers that is about to be a manager: its health, and nothing else yet. Not
+/// `Unimplemented`: a peer would remember that for longer than it is true.
 pub(crate) fn health_routes(cluster_id: ClusterId) -> Routes {
-    Routes::new(HealthServer::new(JoinerHealth { cluster_id }))
+    let starting = || async { Status::unavailable("the manager is starting").into_http::<tonic::body::Body>() };
+    let health = axum::Router::new()
+        .route_service("/docker.swarmkit.v1.Health/Check", HealthServer::new(JoinerHealth { cluster_id }));
+    Routes::from(health.fallback(starting))
 }
 
 struct JoinerHealth {
