@@ -96,7 +96,8 @@ async fn begin(life: &Life, listener: &RemoteListener, beginning: Option<Beginni
         None if life.folder.has_raft_log() => return Ok(Beginning::Restart),
         None => {}
     }
-    listener.set_routes(group::health_routes(life.keeper.cluster_id()));
+    // The leader dials back before it takes a member.
+    listener.set_routes(manager::joining_routes(life.keeper.cluster_id()));
     let saved = life.saved();
     let addr = if saved.advertise_addr.is_empty() { saved.listen_addr } else { saved.advertise_addr };
     let joined = group::join(&life.broker, &addr).await?;
