@@ -55,7 +55,7 @@ pub struct LeaderPath {
 /// The only manager of a swarm.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug)]
-pub struct LeadsAlone;
+pub(crate) struct LeadsAlone;
 
 #[cfg(test)]
 #[async_trait]
