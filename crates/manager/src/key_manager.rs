@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Cluster, EncryptionAlgorithm, EncryptionKey};
-use tokio::sync::watch;
 
 use crate::error::ControlError;
 use crate::writer::Writer;
@@ -22,24 +21,12 @@ pub(crate) const KEY_BYTES: usize = 16;
 /// Time between rotations; SwarmKit's.
 const ROTATION_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 
-/// Rotates while this manager leads. Runs until the manager ends.
-pub(crate) async fn run(writer: Arc<Writer>, mut ready: watch::Receiver<bool>) {
-    while ready.wait_for(|ready| *ready).await.is_ok() {
-        change(&writer, fill_up).await;
-        loop {
-            let over = async { ready.wait_for(|ready| !*ready).await.is_ok() };
-            tokio::select! {
-                // A timer made anew each turn.
-                () = tokio::time::sleep(ROTATION_INTERVAL) => change(&writer, rotate).await,
-                // Level-triggered.
-                goes_on = over => {
-                    if !goes_on {
-                        return;
-                    }
-                    break;
-                }
-            }
-        }
+/// Runs until the leadership ends. Each leader counts from its beginning, as SwarmKit's do.
+pub(crate) async fn run(writer: Arc<Writer>) {
+    change(&writer, fill_up).await;
+    loop {
+        tokio::time::sleep(ROTATION_INTERVAL).await;
+        change(&writer, rotate).await;
     }
 }
 
@@ -139,18 +126,15 @@ mod tests {
     async fn the_leader_rotates_every_twelve_hours() {
         let writer = leading_writer();
         create(&writer, vec![cluster().into()]).await;
-        let (sender, ready) = watch::channel(false);
-        let rotation = tokio::spawn(run(writer.clone(), ready));
+        let rotation = tokio::spawn(run(writer.clone()));
         let mut seen = writer.shared().watch();
         let has_keys =
             |view: &store::View| view.the_cluster().filter(|it| !it.network_bootstrap_keys.is_empty()).cloned();
-        sender.send_replace(true);
         let first = seen.until(has_keys).await.unwrap();
         let begun = tokio::time::Instant::now();
         let newer = |view: &store::View| view.the_cluster().filter(|it| it.meta.version > first.meta.version).cloned();
         seen.until(newer).await.unwrap();
         assert_eq!(begun.elapsed(), ROTATION_INTERVAL);
-        drop(sender);
-        rotation.await.unwrap();
+        rotation.abort();
     }
 }

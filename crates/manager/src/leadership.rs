@@ -4,7 +4,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use consensus::Status as RaftStatus;
 use identity::{Credentials, ServerRole};
 use swarm_proto::swarmkit as p;
@@ -14,7 +13,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::control::{FindLeader, LeaderPath, Place};
 use crate::error::ControlError;
 
 /// How long the group may be without a leader before calls fail: SwarmKit's ten ticks. Counted from the leader's loss,
@@ -167,36 +165,6 @@ impl Leadership {
         let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
         *held = Some((addr.to_owned(), channel.clone()));
         Ok(channel)
-    }
-}
-
-#[async_trait]
-impl FindLeader for Leadership {
-    async fn find(&self) -> Result<Place, ControlError> {
-        Ok(self.find().await?.into())
-    }
-
-    async fn find_again(&self, lost: &LeaderPath) -> Result<Place, ControlError> {
-        Ok(self.find_again(&leadership_of(lost)).await?.into())
-    }
-
-    async fn over(&self, path: &LeaderPath) {
-        self.over(&leadership_of(path)).await;
-    }
-}
-
-fn leadership_of(path: &LeaderPath) -> LeadershipId {
-    LeadershipId { raft_id: path.raft_id, term: path.term, addr: path.addr.clone() }
-}
-
-impl From<Leader> for Place {
-    fn from(leader: Leader) -> Self {
-        match leader {
-            Leader::Here => Self::Here,
-            Leader::There(Remote { leadership: LeadershipId { raft_id, term, addr }, channel }) => {
-                Self::There(LeaderPath { channel, raft_id, term, addr })
-            }
-        }
     }
 }
 

@@ -50,10 +50,9 @@ mod writer;
 pub use caller::Caller;
 pub use codec::DecodeError;
 pub use control::{
-    Control, FindLeader, KeyRotation, LeaderPath, LocalControl, Place, RemoveKind, ServiceCounts, UpdateKind,
-    check_cluster_spec, service_counts, unlock_key, with_defaults,
+    Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, check_cluster_spec, service_counts, unlock_key,
+    with_defaults,
 };
-pub use control_service::{ControlService, LogsService};
 pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity, core as dispatcher_core};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
@@ -61,7 +60,6 @@ pub use joining::joining_routes;
 pub use log_broker::{LogBroker, LogBrokerService, LogReceiver};
 pub use manager::{Beginning, Manager, ManagerConfig, ManagerError};
 pub use raft_service::{RaftPort, RaftService};
-pub use resource_allocator::ResourceAllocatorService;
 pub use shared::{Commit, Next, Shared, Watch};
 pub use timing::Timing;
 pub use writer::{Log, LostLeadership, Writer};

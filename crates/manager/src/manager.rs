@@ -20,7 +20,6 @@ use crate::duties::Duties;
 use crate::founding::Founding;
 use crate::gate::GateKeeper;
 use crate::health::HealthService;
-use crate::key_manager;
 use crate::leader::LeaderLoop;
 use crate::leadership::{self, Leadership};
 use crate::log_broker::LogBroker;
@@ -94,7 +93,6 @@ pub struct Manager {
     raft: Arc<consensus::Handle>,
     ready: watch::Receiver<bool>,
     timing: watch::Receiver<Timing>,
-    node_id: NodeId,
     /// Ended by [`Manager::stop`] or with the manager.
     loops: std::sync::Mutex<JoinSet<()>>,
 }
@@ -140,7 +138,6 @@ impl Manager {
         let control = LocalControl::new(writer.clone(), raft.status(), credentials.clone());
         let log_broker = LogBroker::new(shared.clone(), leadership.clone(), ready.clone());
         loops.spawn(log_broker.clone().run());
-        loops.spawn(key_manager::run(writer.clone(), ready.clone()));
         let keeper = GateKeeper {
             node_id: config.node_id.clone(),
             cluster_id,
@@ -151,7 +148,7 @@ impl Manager {
             keeper: Arc::new(keeper),
             dispatcher,
             log_broker,
-            control: ControlService::new(control.clone(), config.node_id.clone()),
+            control: ControlService::new(control.clone()),
             allocator: ResourceAllocatorService::new(writer.clone()),
             ca: CaService::new(writer.clone()),
             membership: MembershipService::new(writer.clone(), raft.clone(), credentials.clone()),
@@ -160,7 +157,6 @@ impl Manager {
         };
         Ok(Self {
             control: Control::new(control, leadership),
-            node_id: config.node_id,
             services,
             shared,
             writer,
@@ -236,7 +232,7 @@ impl Manager {
 
     /// Puts the live member list's view of a manager into its node object, as SwarmKit does when it is read.
     pub fn fill_manager_status(&self, node: &mut Node) {
-        fill_manager_status(&self.raft.status().borrow(), &self.node_id, node);
+        fill_manager_status(&self.raft.status().borrow(), node);
     }
 
     /// Ends loops, sessions and the log; what was acknowledged is on disk. Others may still hold the manager: their

@@ -19,13 +19,13 @@ use crate::writer::{Writer, now};
 
 /// The resource allocator as a gRPC service.
 #[derive(Clone)]
-pub struct ResourceAllocatorService {
+pub(crate) struct ResourceAllocatorService {
     writer: Arc<Writer>,
 }
 
 impl ResourceAllocatorService {
     /// On a manager that leads.
-    pub fn new(writer: Arc<Writer>) -> Self {
+    pub(crate) fn new(writer: Arc<Writer>) -> Self {
         Self { writer }
     }
 

@@ -28,7 +28,7 @@ pub struct KeyRotation {
 
 impl LocalControl {
     /// Replaces the cluster's spec, if `version` is the current one, and rotates what is asked for.
-    pub async fn update_cluster(
+    pub(crate) async fn update_cluster(
         &self,
         version: ObjectVersion,
         spec: ClusterSpec,

@@ -28,9 +28,7 @@ pub use cluster::{KeyRotation, check_cluster_spec, unlock_key};
 pub use defaults::with_defaults;
 pub use node::RemoveKind;
 pub(crate) use node::fill_manager_status;
-#[cfg(test)]
-pub(crate) use remote::LeadsAlone;
-pub use remote::{FindLeader, LeaderPath, Place};
+pub(crate) use remote::FindLeader;
 pub use service::{ServiceCounts, UpdateKind, service_counts};
 
 use crate::writer::Writer;
@@ -44,7 +42,7 @@ pub struct Control {
 
 /// Writes of the control API on the leading manager itself.
 #[derive(Clone)]
-pub struct LocalControl {
+pub(crate) struct LocalControl {
     writer: Arc<Writer>,
     group: watch::Receiver<RaftStatus>,
     /// Shown to external CAs.

@@ -19,7 +19,7 @@ const DRIVERS: [&str; 6] = ["", OVERLAY, "bridge", "host", "macvlan", "ipvlan"];
 
 impl LocalControl {
     /// Creates a network of the whole swarm.
-    pub async fn create_network(&self, spec: NetworkSpec) -> Result<NetworkId, ControlError> {
+    pub(crate) async fn create_network(&self, spec: NetworkSpec) -> Result<NetworkId, ControlError> {
         check_network_spec(&spec)?;
         let id = NetworkId::from(identity::random_id());
         let network = Network { id: id.clone(), spec, ..Default::default() };
@@ -35,7 +35,7 @@ impl LocalControl {
     }
 
     /// Removes a network that nobody uses.
-    pub async fn remove_network(&self, id: &NetworkId) -> Result<(), ControlError> {
+    pub(crate) async fn remove_network(&self, id: &NetworkId) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let network = transaction.network(id).ok_or_else(|| ControlError::not_found("network", id))?.clone();
             if network.spec.annotations.labels.contains_key(PREDEFINED_LABEL) {

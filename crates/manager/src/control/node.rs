@@ -1,6 +1,10 @@
 //! Nodes: labels, availability, role; removal.
 
-use model::{Cluster, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, Reachability, Task, TaskState};
+use consensus::Status as RaftStatus;
+use model::{
+    Cluster, ManagerStatus, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, RaftId, Reachability, Task,
+    TaskState,
+};
 use tonic::Code;
 
 use super::LocalControl;
@@ -19,7 +23,12 @@ pub enum RemoveKind {
 
 impl LocalControl {
     /// Replaces a node's spec, if `version` is the current one.
-    pub async fn update_node(&self, id: &NodeId, version: ObjectVersion, spec: NodeSpec) -> Result<(), ControlError> {
+    pub(crate) async fn update_node(
+        &self,
+        id: &NodeId,
+        version: ObjectVersion,
+        spec: NodeSpec,
+    ) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let stored = transaction.node(id).ok_or_else(|| ControlError::not_found("node", id))?;
             let mut node = Node::clone(stored);
@@ -40,7 +49,7 @@ impl LocalControl {
 
     /// Removes a node that is down or, with force, any worker. Its tasks are orphaned, its certificate is refused from
     /// now on.
-    pub async fn remove_node(&self, id: &NodeId, kind: RemoveKind) -> Result<(), ControlError> {
+    pub(crate) async fn remove_node(&self, id: &NodeId, kind: RemoveKind) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let node = transaction.node(id).ok_or_else(|| ControlError::not_found("node", id))?.clone();
             // One that was demoted a moment ago is a member still, and would stay one without a node.
@@ -90,15 +99,15 @@ impl LocalControl {
 }
 
 /// Puts the live member list's view of a manager into its node object, as SwarmKit does when it is read.
-pub(crate) fn fill_manager_status(group: &consensus::Status, own: &NodeId, node: &mut Node) {
+pub(crate) fn fill_manager_status(group: &RaftStatus, node: &mut Node) {
     let Some(member) = group.members.values().find(|member| member.node_id == node.id.as_str()) else { return };
     // Only the leader hears of all.
     let reachable = match group.leader == group.raft_id {
         true => group.is_reachable(member.raft_id),
-        false => node.id == *own || group.leader != 0,
+        false => member.raft_id == group.raft_id || group.leader != 0,
     };
-    node.manager_status = Some(model::ManagerStatus {
-        raft_id: model::RaftId(member.raft_id),
+    node.manager_status = Some(ManagerStatus {
+        raft_id: RaftId(member.raft_id),
         addr: member.addr.clone(),
         leader: group.leader == member.raft_id,
         reachability: if reachable { Reachability::Reachable } else { Reachability::Unreachable },

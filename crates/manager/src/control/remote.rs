@@ -13,6 +13,7 @@ use tonic::{Code, Response, Status};
 
 use super::Control;
 use crate::error::ControlError;
+use crate::leadership::{Leader, Leadership, LeadershipId, Remote};
 
 /// Largest answer; lists of everything come this way.
 const MAX_ANSWER_BYTES: usize = i32::MAX as usize;
@@ -21,55 +22,27 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Finds the leader.
 #[async_trait]
-pub trait FindLeader: Send + Sync + 'static {
+pub(crate) trait FindLeader: Send + Sync + 'static {
     /// Who leads; waits for an election within bounds.
-    async fn find(&self) -> Result<Place, ControlError>;
+    async fn find(&self) -> Result<Leader, ControlError>;
     /// Who leads after the connection to `lost` broke.
-    async fn find_again(&self, lost: &LeaderPath) -> Result<Place, ControlError>;
-    /// Ready when another leads, as far as is known. Cancel-safe.
-    async fn over(&self, path: &LeaderPath);
+    async fn find_again(&self, lost: &LeadershipId) -> Result<Leader, ControlError>;
+    /// Ready when this leadership is over, as far as is known. Cancel-safe.
+    async fn over(&self, leadership: &LeadershipId);
 }
 
-/// Who leads.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// This manager, and it takes writes.
-    Here,
-    /// Another one.
-    There(LeaderPath),
-}
-
-/// The way to another manager that leads.
-#[derive(Clone, Debug)]
-pub struct LeaderPath {
-    /// Its port 2377, as a manager's connection.
-    pub channel: Channel,
-    /// Its raft identifier.
-    pub raft_id: u64,
-    /// The term in which it leads.
-    pub term: u64,
-    /// Its address.
-    pub addr: String,
-}
-
-/// The only manager of a swarm.
-#[cfg(test)]
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LeadsAlone;
-
-#[cfg(test)]
 #[async_trait]
-impl FindLeader for LeadsAlone {
-    async fn find(&self) -> Result<Place, ControlError> {
-        Ok(Place::Here)
+impl FindLeader for Leadership {
+    async fn find(&self) -> Result<Leader, ControlError> {
+        Ok(Leadership::find(self).await?)
     }
 
-    async fn find_again(&self, _: &LeaderPath) -> Result<Place, ControlError> {
-        Ok(Place::Here)
+    async fn find_again(&self, lost: &LeadershipId) -> Result<Leader, ControlError> {
+        Ok(Leadership::find_again(self, lost).await?)
     }
 
-    async fn over(&self, _: &LeaderPath) {
-        std::future::pending().await
+    async fn over(&self, leadership: &LeadershipId) {
+        Leadership::over(self, leadership).await;
     }
 }
 
@@ -86,29 +59,29 @@ impl Control {
         if self.local.writer().is_leading() {
             return Ok(None);
         }
-        let Place::There(path) = self.leader.find().await? else { return Ok(None) };
-        match self.try_once(&path, request.clone(), &call).await {
+        let Leader::There(remote) = self.leader.find().await? else { return Ok(None) };
+        match self.try_once(&remote, request.clone(), &call).await {
             Err(Failure::Broken(status)) => {
-                tracing::debug!(%status, leader = path.addr, "the way to the leader broke");
+                tracing::debug!(%status, leader = remote.leadership.addr, "the way to the leader broke");
             }
             answered => return answered.map(Some).map_err(Failure::into_error),
         }
-        let Place::There(path) = self.leader.find_again(&path).await? else { return Ok(None) };
-        self.try_once(&path, request.clone(), &call).await.map(Some).map_err(Failure::into_error)
+        let Leader::There(remote) = self.leader.find_again(&remote.leadership).await? else { return Ok(None) };
+        self.try_once(&remote, request.clone(), &call).await.map(Some).map_err(Failure::into_error)
     }
 
     async fn try_once<Q, A>(
         &self,
-        path: &LeaderPath,
+        remote: &Remote,
         request: Q,
         call: impl Fn(ControlClient<Channel>, Q) -> BoxFuture<'static, Result<Response<A>, Status>>,
     ) -> Result<A, Failure> {
-        let client = ControlClient::new(path.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let client = ControlClient::new(remote.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
         tokio::select! {
             // Dropped when the other arm is first: the leader learns that nobody waits.
             answer = call(client, request) => answer.map(Response::into_inner).map_err(Failure::of),
             // Level-triggered. A leader that is cut off may never answer.
-            () = self.leader.over(path) => {
+            () = self.leader.over(&remote.leadership) => {
                 Err(Failure::Broken(Status::unavailable("connection error: the leader changed")))
             }
         }

@@ -9,7 +9,7 @@ use crate::error::ControlError;
 
 impl LocalControl {
     /// Removes a task's object; what it was for is not asked.
-    pub async fn remove_task(&self, id: &TaskId) -> Result<(), ControlError> {
+    pub(crate) async fn remove_task(&self, id: &TaskId) -> Result<(), ControlError> {
         let written = self
             .writer
             .write(|transaction| transaction.remove::<Task>(id).map_err(|_| ControlError::not_found("task", id)));
@@ -17,7 +17,7 @@ impl LocalControl {
     }
 
     /// Creates an extension: a kind of resources.
-    pub async fn create_extension(
+    pub(crate) async fn create_extension(
         &self,
         annotations: Annotations,
         description: String,
@@ -40,7 +40,7 @@ impl LocalControl {
     }
 
     /// Removes an extension that has no resources.
-    pub async fn remove_extension(&self, id: &ExtensionId) -> Result<(), ControlError> {
+    pub(crate) async fn remove_extension(&self, id: &ExtensionId) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let gone = || ControlError::new(Code::NotFound, format!("could not find extension {id}"));
             let name = transaction.extension(id).ok_or_else(gone)?.annotations.name.clone();
@@ -54,7 +54,7 @@ impl LocalControl {
     }
 
     /// Creates a resource of an extension's kind.
-    pub async fn create_resource(
+    pub(crate) async fn create_resource(
         &self,
         annotations: Annotations,
         kind: String,
@@ -83,7 +83,7 @@ impl LocalControl {
     }
 
     /// Changes a resource's labels and payload, if `version` is the current one.
-    pub async fn update_resource(
+    pub(crate) async fn update_resource(
         &self,
         id: &ResourceId,
         version: ObjectVersion,
@@ -110,7 +110,7 @@ impl LocalControl {
     }
 
     /// Removes a resource.
-    pub async fn remove_resource(&self, id: &ResourceId) -> Result<(), ControlError> {
+    pub(crate) async fn remove_resource(&self, id: &ResourceId) -> Result<(), ControlError> {
         let gone = || ControlError::not_found("resource", id);
         self.writer.write(|transaction| transaction.remove::<Resource>(id).map_err(|_| gone())).await
     }

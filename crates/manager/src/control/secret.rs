@@ -15,7 +15,7 @@ const CONFIG_LIMIT: usize = 1_024_000;
 
 impl LocalControl {
     /// Creates a secret.
-    pub async fn create_secret(&self, spec: SecretSpec) -> Result<SecretId, ControlError> {
+    pub(crate) async fn create_secret(&self, spec: SecretSpec) -> Result<SecretId, ControlError> {
         check_secret_name(&spec.annotations.name)?;
         if spec.driver.is_none() && (spec.data.is_empty() || spec.data.len() >= SECRET_LIMIT) {
             let text = "secret data must be larger than 0 and less than 512000 bytes";
@@ -30,7 +30,7 @@ impl LocalControl {
     }
 
     /// Changes a secret's labels.
-    pub async fn update_secret(
+    pub(crate) async fn update_secret(
         &self,
         id: &SecretId,
         version: ObjectVersion,
@@ -52,7 +52,7 @@ impl LocalControl {
     }
 
     /// Removes a secret that no service uses.
-    pub async fn remove_secret(&self, id: &SecretId) -> Result<(), ControlError> {
+    pub(crate) async fn remove_secret(&self, id: &SecretId) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let gone = || ControlError::new(Code::NotFound, format!("could not find secret {id}"));
             let secret = transaction.secret(id).ok_or_else(gone)?.clone();
@@ -63,7 +63,7 @@ impl LocalControl {
     }
 
     /// Creates a config.
-    pub async fn create_config(&self, spec: ConfigSpec) -> Result<ConfigId, ControlError> {
+    pub(crate) async fn create_config(&self, spec: ConfigSpec) -> Result<ConfigId, ControlError> {
         check_secret_name(&spec.annotations.name)?;
         if spec.data.is_empty() || spec.data.len() >= CONFIG_LIMIT {
             let text = "config data must be larger than 0 and less than 1024000 bytes";
@@ -78,7 +78,7 @@ impl LocalControl {
     }
 
     /// Changes a config's labels.
-    pub async fn update_config(
+    pub(crate) async fn update_config(
         &self,
         id: &ConfigId,
         version: ObjectVersion,
@@ -100,7 +100,7 @@ impl LocalControl {
     }
 
     /// Removes a config that no service uses.
-    pub async fn remove_config(&self, id: &ConfigId) -> Result<(), ControlError> {
+    pub(crate) async fn remove_config(&self, id: &ConfigId) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let gone = || ControlError::new(Code::NotFound, format!("could not find config {id}"));
             let config = transaction.config(id).ok_or_else(gone)?.clone();

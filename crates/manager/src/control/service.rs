@@ -37,7 +37,7 @@ pub enum UpdateKind {
 
 impl LocalControl {
     /// Creates a service and returns it as it is committed.
-    pub async fn create_service(&self, spec: ServiceSpec) -> Result<Arc<Service>, ControlError> {
+    pub(crate) async fn create_service(&self, spec: ServiceSpec) -> Result<Arc<Service>, ControlError> {
         check_service_spec(&spec)?;
         let id = ServiceId::from(identity::random_id());
         self.writer
@@ -60,7 +60,7 @@ impl LocalControl {
     }
 
     /// Replaces the spec of a service, if `version` is the current one, or swaps it with the previous spec.
-    pub async fn update_service(
+    pub(crate) async fn update_service(
         &self,
         id: &ServiceId,
         version: ObjectVersion,
@@ -92,7 +92,7 @@ impl LocalControl {
     }
 
     /// Removes a service; its tasks follow.
-    pub async fn remove_service(&self, id: &ServiceId) -> Result<(), ControlError> {
+    pub(crate) async fn remove_service(&self, id: &ServiceId) -> Result<(), ControlError> {
         self.writer
             .write(|transaction| transaction.remove::<Service>(id).map_err(|_| ControlError::not_found("service", id)))
             .await

@@ -1,7 +1,7 @@
 //! What all calls share: the view, and how a request is read. Also the calls for extensions, resources and volumes,
 //! which the engine itself never makes.
 
-use model::{Annotations, Any, Extension, NodeId, ObjectVersion, Resource, Volume};
+use model::{Annotations, Any, Extension, ObjectVersion, Resource, Volume};
 use store::{StoreObject, View};
 use swarm_proto::convert::{FromProto, ToProto};
 use swarm_proto::swarmkit as p;
@@ -15,8 +15,6 @@ use crate::error::ControlError;
 #[derive(Clone)]
 pub(super) struct Handlers {
     pub(super) control: LocalControl,
-    /// This manager.
-    pub(super) node_id: NodeId,
 }
 
 /// SwarmKit's answer to a request without what it is about.

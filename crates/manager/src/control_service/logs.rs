@@ -14,7 +14,7 @@ use crate::log_broker::LogBroker;
 
 /// The Logs service. It answers for this manager: nothing is passed on from here.
 #[derive(Clone)]
-pub struct LogsService(pub Arc<LogBroker>);
+pub(crate) struct LogsService(pub(crate) Arc<LogBroker>);
 
 #[tonic::async_trait]
 impl Service for LogsService {

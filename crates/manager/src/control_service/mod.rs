@@ -12,7 +12,6 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-use model::NodeId;
 use swarm_proto::swarmkit as p;
 use swarm_proto::swarmkit::control_server::Control as Service;
 use tonic::{Request, Response, Status};
@@ -20,16 +19,16 @@ use tonic::{Request, Response, Status};
 use crate::control::LocalControl;
 use crate::error::ControlError;
 use handlers::Handlers;
-pub use logs::LogsService;
+pub(crate) use logs::LogsService;
 
 /// The control API as a gRPC service. It answers for this manager: nothing is passed on from here.
 #[derive(Clone)]
-pub struct ControlService(Handlers);
+pub(crate) struct ControlService(Handlers);
 
 impl ControlService {
-    /// On this manager, which is `node_id`.
-    pub fn new(control: LocalControl, node_id: NodeId) -> Self {
-        Self(Handlers { control, node_id })
+    /// On this manager.
+    pub(crate) fn new(control: LocalControl) -> Self {
+        Self(Handlers { control })
     }
 }
 

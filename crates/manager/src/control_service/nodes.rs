@@ -12,7 +12,7 @@ use crate::error::ControlError;
 impl Handlers {
     fn node(&self, node: &Node) -> p::Node {
         let mut node = node.clone();
-        fill_manager_status(&self.control.group(), &self.node_id, &mut node);
+        fill_manager_status(&self.control.group(), &mut node);
         node.to_proto()
     }
 

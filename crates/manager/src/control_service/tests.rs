@@ -22,8 +22,9 @@ use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tonic::{Code, Request, Status};
 
 use super::{ControlService, LogsService};
-use crate::control::{Control, FindLeader, LeaderPath, LeadsAlone, LocalControl, Place, RemoveKind, UpdateKind};
+use crate::control::{Control, FindLeader, LocalControl, RemoveKind, UpdateKind};
 use crate::error::ControlError;
+use crate::leadership::{Leader, LeadershipId, Remote};
 use crate::log_broker::{LogBroker, LogBrokerService};
 use crate::shared::Shared;
 use crate::test_support::{
@@ -32,7 +33,7 @@ use crate::test_support::{
 use crate::writer::Writer;
 
 /// The services of a leader, behind a pipe.
-struct Leader {
+struct TestLeader {
     writer: Arc<Writer>,
     broker: Arc<LogBroker>,
     channel: Channel,
@@ -47,15 +48,15 @@ fn group(members: u64) -> watch::Receiver<RaftStatus> {
     watch::channel(RaftStatus { raft_id: 1, leading: true, leader: 1, members, ..Default::default() }).1
 }
 
-impl Leader {
+impl TestLeader {
     async fn new() -> Self {
         let writer = leading_writer();
         let nodes = ["m1", "m2"].map(|id| node(id, NodeRole::Manager).into());
         create(&writer, [cluster().into()].into_iter().chain(nodes).collect()).await;
         let (ready_sender, ready) = watch::channel(true);
-        let broker = LogBroker::new(writer.shared().clone(), Arc::new(LeadsAlone), ready);
+        let broker = LogBroker::new(writer.shared().clone(), Arc::new(Answer(Leader::Here)), ready);
         tokio::spawn(broker.clone().run());
-        let control = ControlService::new(LocalControl::new(writer.clone(), group(2), credentials()), "m1".into());
+        let control = ControlService::new(LocalControl::new(writer.clone(), group(2), credentials()));
         let (accept, accepted) = mpsc::channel::<tokio::io::DuplexStream>(8);
         let server = Server::builder()
             .layer(tonic::service::InterceptorLayer::new(from_metadata))
@@ -81,8 +82,8 @@ impl Leader {
     }
 
     fn finder(&self) -> Arc<dyn FindLeader> {
-        let path = LeaderPath { channel: self.channel.clone(), raft_id: 1, term: 1, addr: "10.0.0.1:2377".to_owned() };
-        Arc::new(Elsewhere(path))
+        let leadership = LeadershipId { raft_id: 1, term: 1, addr: "10.0.0.1:2377".to_owned() };
+        Arc::new(Answer(Leader::There(Remote { leadership, channel: self.channel.clone() })))
     }
 
     /// A follower's control, whose view is the leader's after each commit.
@@ -105,19 +106,20 @@ fn from_metadata(mut request: Request<()>) -> Result<Request<()>, Status> {
     Ok(request)
 }
 
-struct Elsewhere(LeaderPath);
+/// Always the same leader.
+struct Answer(Leader);
 
 #[async_trait]
-impl FindLeader for Elsewhere {
-    async fn find(&self) -> Result<Place, ControlError> {
-        Ok(Place::There(self.0.clone()))
+impl FindLeader for Answer {
+    async fn find(&self) -> Result<Leader, ControlError> {
+        Ok(self.0.clone())
     }
 
-    async fn find_again(&self, _: &LeaderPath) -> Result<Place, ControlError> {
+    async fn find_again(&self, _: &LeadershipId) -> Result<Leader, ControlError> {
         self.find().await
     }
 
-    async fn over(&self, _: &LeaderPath) {
+    async fn over(&self, _: &LeadershipId) {
         std::future::pending().await
     }
 }
@@ -132,7 +134,7 @@ fn service_spec(name: &str) -> ServiceSpec {
 
 #[tokio::test]
 async fn a_follower_writes_on_the_leader_and_reads_it_at_once() {
-    let leader = Leader::new().await;
+    let leader = TestLeader::new().await;
     let (control, shared) = leader.follower();
     let service = control.create_service(service_spec("web")).await.unwrap();
     assert_eq!(shared.view().service(&service.id), Some(&service));
@@ -148,7 +150,7 @@ async fn a_follower_writes_on_the_leader_and_reads_it_at_once() {
 
 #[tokio::test]
 async fn a_refusal_keeps_its_code_and_text() {
-    let leader = Leader::new().await;
+    let leader = TestLeader::new().await;
     let (control, _) = leader.follower();
     let check =
         |error: ControlError, code: Code, text: &str| assert_eq!((error.code, error.desc.as_str()), (code, text));
@@ -175,7 +177,7 @@ async fn a_refusal_keeps_its_code_and_text() {
 
 #[tokio::test]
 async fn a_broken_connection_is_tried_once_more() {
-    let leader = Leader::new().await;
+    let leader = TestLeader::new().await;
     let (control, _) = leader.follower();
     leader.breaks.store(true, Ordering::SeqCst);
     control.create_service(service_spec("web")).await.unwrap();
@@ -184,7 +186,7 @@ async fn a_broken_connection_is_tried_once_more() {
 
 #[tokio::test]
 async fn nodes_are_removed_by_rules() {
-    let leader = Leader::new().await;
+    let leader = TestLeader::new().await;
     let (control, shared) = leader.follower();
     let mut up = node("w", NodeRole::Worker);
     up.status.state = NodeState::Ready;
@@ -202,7 +204,7 @@ async fn nodes_are_removed_by_rules() {
 
 #[tokio::test]
 async fn lists_are_filtered_and_hold_no_secret() {
-    let leader = Leader::new().await;
+    let leader = TestLeader::new().await;
     let (control, _) = leader.follower();
     let mut spec = SecretSpec { data: b"hidden".to_vec(), ..Default::default() };
     spec.annotations.name = "s1".to_owned();
@@ -246,7 +248,7 @@ fn line(node: &str, task: &str, text: &str) -> p::LogMessage {
     p::LogMessage { context: Some(context), data: text.as_bytes().to_vec(), ..Default::default() }
 }
 
-async fn publish(leader: &Leader, node: &str, id: &str, messages: Vec<p::LogMessage>) -> Result<(), Status> {
+async fn publish(leader: &TestLeader, node: &str, id: &str, messages: Vec<p::LogMessage>) -> Result<(), Status> {
     let part = |messages, close| p::PublishLogsMessage { subscription_id: id.to_owned(), messages, close };
     let parts = vec![part(messages, false), part(Vec::new(), true)];
     let mut client = LogBrokerClient::new(leader.channel.clone());
@@ -255,7 +257,7 @@ async fn publish(leader: &Leader, node: &str, id: &str, messages: Vec<p::LogMess
 
 #[tokio::test]
 async fn logs_of_all_nodes_come_through_the_leader() {
-    let leader = Leader::new().await;
+    let leader = TestLeader::new().await;
     let mut objects = Vec::new();
     for (number, node) in ["a", "b", "c", "d"].into_iter().enumerate() {
         let mut task = assigned_task(&format!("t-{node}"), &node.into());
@@ -304,7 +306,7 @@ async fn logs_of_all_nodes_come_through_the_leader() {
 
 #[tokio::test]
 async fn a_subscription_that_follows_reaches_new_nodes() {
-    let leader = Leader::new().await;
+    let leader = TestLeader::new().await;
     let mut client = LogBrokerClient::new(leader.channel.clone());
     let mut listener =
         client.listen_subscriptions(as_node("a", p::ListenSubscriptionsRequest {})).await.unwrap().into_inner();

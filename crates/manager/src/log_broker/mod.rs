@@ -22,8 +22,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::control::{FindLeader, Place};
+use crate::control::FindLeader;
 use crate::error::ControlError;
+use crate::leadership::Leader;
 use crate::shared::{Commit, Next, Shared, Watch};
 pub use service::LogBrokerService;
 
@@ -124,8 +125,8 @@ impl LogBroker {
         options: p::LogSubscriptionOptions,
     ) -> Result<LogReceiver, ControlError> {
         match self.leader.find().await? {
-            Place::Here => self.subscribe_here(selector, options),
-            Place::There(path) => subscribe_there(path.channel, selector, options).await,
+            Leader::Here => self.subscribe_here(selector, options),
+            Leader::There(remote) => subscribe_there(remote.channel, selector, options).await,
         }
     }
 
