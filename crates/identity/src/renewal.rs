@@ -23,9 +23,11 @@ pub const FORCED_PAUSE: std::time::Duration = std::time::Duration::from_millis(5
 /// so that nodes which joined together do not renew together. Nothing if that is over.
 pub fn next_renewal(not_before: Timestamp, not_after: Timestamp, now: Timestamp, rng: &mut Rng) -> Duration {
     let life_minutes = not_after.seconds.saturating_sub(not_before.seconds).max(0) / 60;
-    let (earliest, latest) = (life_minutes * EARLIEST_PERCENT / 100, life_minutes * LATEST_PERCENT / 100);
+    // A certificate may say any time: dividing first cannot overflow, and the rest keeps short lives exact.
+    let part = |percent: i64| life_minutes / 100 * percent + life_minutes % 100 * percent / 100;
+    let (earliest, latest) = (part(EARLIEST_PERCENT), part(LATEST_PERCENT));
     let minutes = earliest + rng.below((latest - earliest).unsigned_abs()) as i64;
-    let wait = not_before.seconds.saturating_add(minutes * 60).saturating_sub(now.seconds);
+    let wait = not_before.seconds.saturating_add(minutes.saturating_mul(60)).saturating_sub(now.seconds);
     Duration { seconds: wait.max(0), nanos: 0 }
 }
 
