@@ -605,7 +605,22 @@ fn a_slot_that_is_over_is_not_moved_on() {
 }
 
 #[test]
-fn a_replacement_that_is_refused_or_too_slow_is_given_up() {
+fn a_replacement_that_its_node_refuses_is_given_up() {
+    let mut sim = uneven(2, 1, "ok");
+    join(&mut sim, "n2");
+    let new = until_under_way(&mut sim);
+    // As if its addresses had taken time, and the node had been paused meanwhile.
+    sim.edit_node("n2", |node| node.spec.availability = NodeAvailability::Pause);
+    sim.edit_task(&new.id, |task| task.status = TaskStatus { state: TaskState::Pending, ..Default::default() });
+    sim.run(1);
+    let new = sim.view.task(&new.id).unwrap();
+    let text = "rebalance given up: its node has no room any more";
+    assert_eq!((new.status.state, new.status.err.as_str()), (TaskState::Shutdown, text));
+    assert_eq!(spread(&sim), [2, 0]);
+}
+
+#[test]
+fn a_replacement_that_is_too_slow_is_given_up() {
     let mut sim = uneven(2, 1, "ok");
     sim.silent.insert("n2".into());
     join(&mut sim, "n2");
