@@ -17,6 +17,7 @@ use crate::control::{Control, LocalControl, fill_manager_status};
 use crate::control_service::ControlService;
 use crate::dispatcher::{Dispatcher, ManagerIdentity};
 use crate::duties::Duties;
+use crate::error::ControlError;
 use crate::founding::Founding;
 use crate::gate::GateKeeper;
 use crate::health::HealthService;
@@ -170,6 +171,11 @@ impl Manager {
     /// The committed state and its changes.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Waits until somebody leads, for as long as SwarmKit does; an error when nobody does.
+    pub async fn await_leader(&self) -> Result<(), ControlError> {
+        self.control.await_leader().await
     }
 
     /// Writes of the control API.

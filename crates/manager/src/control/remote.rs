@@ -47,6 +47,11 @@ impl FindLeader for Leadership {
 }
 
 impl Control {
+    /// Waits until somebody leads, within the finder's bounds.
+    pub(crate) async fn await_leader(&self) -> Result<(), ControlError> {
+        self.leader.find().await.map(drop)
+    }
+
     /// Asks the leader's Control service; `None` if this manager is the leader.
     pub(super) async fn ask<Q, A>(
         &self,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    ConfigId, JobIteration, JobStatus, ObjectVersion, PublishMode, SecretId, Service, ServiceId, ServiceMode,
-    ServiceSpec, SpecVersion, TaskRuntime, TaskState, UpdateState, UpdateStatus,
+    ConfigId, JobIteration, JobStatus, NodeState, ObjectVersion, PublishMode, SecretId, Service, ServiceId,
+    ServiceMode, ServiceSpec, SpecVersion, Task, TaskRuntime, TaskState, UpdateState, UpdateStatus,
 };
 use store::{StoreError, View};
 use tonic::Code;
@@ -225,6 +225,13 @@ fn missing(kind: &str, names: Vec<&str>) -> Result<(), ControlError> {
     }
 }
 
+/// Whether the task was replaced because nobody hears of its node any more: what it was seen to do last is no news.
+/// SwarmKit counts it as running for ever.
+fn is_written_off(view: &View, task: &Task) -> bool {
+    let node = task.node_id.as_ref().and_then(|id| view.node(id));
+    task.desired_state > TaskState::Running && node.is_none_or(|node| node.status.state == NodeState::Down)
+}
+
 /// SwarmKit's `ListServiceStatuses` for one service.
 pub fn service_counts(view: &View, id: &ServiceId) -> Option<ServiceCounts> {
     let service = view.service(id)?;
@@ -240,7 +247,7 @@ pub fn service_counts(view: &View, id: &ServiceId) -> Option<ServiceCounts> {
         if iteration.is_some() && task.job_iteration != iteration {
             continue;
         }
-        if task.status.state == TaskState::Running {
+        if task.status.state == TaskState::Running && !is_written_off(view, task) {
             counts.running_tasks += 1;
         }
         if iteration.is_some() && task.status.state == TaskState::Complete {
