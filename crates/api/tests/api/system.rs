@@ -16,7 +16,8 @@ async fn info_describes_machine_and_engine() {
     assert_eq!(info["RegistryConfig"]["IndexConfigs"]["docker.io"]["Official"], true);
     assert_eq!(info["Swarm"]["LocalNodeState"], "active");
     assert!(info["MemTotal"].as_i64().unwrap() > 0 && info["NCPU"].as_i64().unwrap() > 0);
-    assert!(info["SecurityOptions"].is_array() && info["Warnings"].is_array());
+    assert!(info["SecurityOptions"].is_array());
+    assert!(info["Warnings"].is_null() || info["Warnings"].is_array(), "null when there is none, as with dockerd");
     assert!(info["ServerVersion"].as_str().unwrap().starts_with("28.5.2+skep."));
     assert_eq!(info["FirewallBackend"]["Driver"], "nftables");
     assert!(server.get("/v1.48/info").await.json().get("FirewallBackend").is_none());

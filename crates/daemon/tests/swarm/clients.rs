@@ -69,7 +69,7 @@ fn check(options: &str) {
     let daemon = Daemon::start(&[]);
     daemon.load_tiny();
     let (address, port) = (host_address(), daemon.port);
-    daemon.docker(&format!("swarm init --advertise-addr {address}"));
+    daemon.docker(&daemon.init_words(address));
     daemon.docker(&format!("service create --name web --replicas 5 --publish {port}:9005 {options} tiny-service"));
     let clients = Clients::start(SocketAddr::new(IpAddr::V4(address), port));
     daemon.docker("service scale web=2");

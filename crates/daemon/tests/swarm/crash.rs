@@ -25,7 +25,7 @@ fn tasks_survive_ten_kills_of_the_daemon() {
     let mut daemon = Daemon::start(&[]);
     daemon.load_tiny();
     let (address, port) = (host_address(), daemon.port);
-    daemon.docker(&format!("swarm init --advertise-addr {address}"));
+    daemon.docker(&daemon.init_words(address));
     daemon.docker(&format!("service create -d --name web --replicas 3 --publish {port}:9005 tiny-service"));
     daemon.until_replicas("web", "3/3");
     let at = SocketAddr::new(IpAddr::V4(address), port);
@@ -93,7 +93,7 @@ fn a_reboot_starts_the_swarm_anew() {
     let mut daemon = Daemon::start(&[]);
     daemon.load_tiny();
     let (address, port) = (host_address(), daemon.port);
-    daemon.docker(&format!("swarm init --advertise-addr {address}"));
+    daemon.docker(&daemon.init_words(address));
     daemon.docker(&format!(
         "service create -d --name web --replicas 2 --restart-delay 10ms --publish {port}:9005 tiny-service"
     ));

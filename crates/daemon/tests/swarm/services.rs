@@ -7,7 +7,7 @@ use crate::support::{Daemon, get, host_address, until};
 fn swarm() -> Daemon {
     let daemon = Daemon::start(&[]);
     daemon.load_tiny();
-    daemon.docker(&format!("swarm init --advertise-addr {}", host_address()));
+    daemon.docker(&daemon.init_words(host_address()));
     daemon
 }
 

@@ -24,6 +24,8 @@ pub struct Daemon {
     process: Option<Child>,
     /// Published port, free at the start.
     pub port: u16,
+    /// Where its manager listens.
+    swarm_port: u16,
 }
 
 /// What a command came to.
@@ -43,9 +45,14 @@ impl Done {
 
 /// A port that nobody listens on now.
 pub fn free_port() -> u16 {
+    free_port_from(20_000)
+}
+
+/// A free port not far above `base`.
+fn free_port_from(base: u16) -> u16 {
     // In a range that the kernel does not give to clients, so that nobody takes it meanwhile.
-    let start = 20_000 + (std::process::id() % 8_000) as u16;
-    (start..32_000).find(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()).expect("a free port")
+    let start = base + (std::process::id() % 8_000) as u16;
+    (start..base + 10_000).find(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()).expect("a free port")
 }
 
 /// Waits until `found` gives something.
@@ -89,7 +96,8 @@ impl Daemon {
         let pool = format!("base=10.{}.{}.0/20,size=24", 128 + (pid >> 4) % 100, (pid % 16) * 16);
         options.extend(["--default-address-pool".to_owned(), pool]);
         options.extend(extra.iter().map(|option| (*option).to_owned()));
-        let mut daemon = Self { folder, tag, options, process: None, port: free_port() };
+        let mut daemon =
+            Self { folder, tag, options, process: None, port: free_port(), swarm_port: free_port_from(10_000) };
         daemon.run();
         daemon
     }
@@ -173,6 +181,12 @@ impl Daemon {
             .stdin(Stdio::null())
             .output();
         Done::of(output.unwrap_or_else(|error| panic!("{program}: {error}; ./check installs what tests need")))
+    }
+
+    /// The words that found a swarm with a port of its own: several daemons share this machine's addresses.
+    pub fn init_words(&self, address: Ipv4Addr) -> String {
+        let own = format!("{address}:{}", self.swarm_port);
+        format!("swarm init --advertise-addr {own} --listen-addr {own}")
     }
 
     /// Loads the tiny example image under its name.

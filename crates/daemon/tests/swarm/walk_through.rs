@@ -13,7 +13,7 @@ fn the_article_with_the_docker_command_line() {
     let daemon = Daemon::start(&["--registry-mirror", &registry.mirror()]);
     let (address, port) = (host_address(), daemon.port);
 
-    let out = daemon.docker(&format!("swarm init --advertise-addr {address}"));
+    let out = daemon.docker(&daemon.init_words(address));
     assert!(out.contains("is now a manager") && out.contains("docker swarm join --token SWMTKN-1-"), "{out}");
     daemon.docker(&format!("service create --name dummy --publish {port}:9005 agrrh/dummy-service-py"));
     let listed = daemon.docker("service ls");
@@ -69,7 +69,7 @@ fn the_article_with_skeps_own_command_line() {
     let daemon = Daemon::start(&[]);
     daemon.load_tiny();
     let (address, port) = (host_address(), daemon.port);
-    daemon.skep(&format!("swarm init --advertise-addr {address}"));
+    daemon.skep(&daemon.init_words(address));
     daemon.skep(&format!("service create --name dummy --publish {port}:9005 tiny-service"));
     assert!(daemon.skep("service ls").contains("1/1"));
     daemon.skep("service scale dummy=3");
