@@ -149,15 +149,20 @@ fn wait(
             connected(&console.listener);
         }
         while let Ok(Some(_)) = signals.read_signal() {}
+        let mut code = None;
+        // All of them: the signal of one that is left would not come again.
         while let Some((pid, exit)) = sys::reap() {
-            if pid == invocation.pid {
-                if let Some(console) = console {
-                    // It may have connected and ended between two looks.
-                    connected(&console.listener);
-                }
-                return Ok(exit.code);
+            match pid == invocation.pid {
+                true => code = Some(exit.code),
+                false => ended.push((pid, exit)),
             }
-            ended.push((pid, exit));
+        }
+        if let Some(code) = code {
+            if let Some(console) = console {
+                // It may have connected and ended between two looks.
+                connected(&console.listener);
+            }
+            return Ok(code);
         }
     }
 }
