@@ -31,6 +31,16 @@ fn a_container_runs_and_its_end_is_recorded() {
 }
 
 #[test]
+fn a_first_process_that_ends_before_create_is_noticed() {
+    let container = Container::create(&["/bin/true", "stillborn"], |_| {});
+    eventually("the end", || container.state().status == Status::Exited);
+    let record = ExitRecord::read(&container.launch.exit_record).unwrap().expect("a record");
+    assert_eq!((record.pid, record.signal), (container.pid, Some(9)));
+    container.done(Request::Delete { running: IfRunning::Refuse });
+    eventually("the shim ends", || has_ended(container.shim_pid));
+}
+
+#[test]
 fn a_failed_create_tells_the_runtimes_text_and_leaves_nothing() {
     let mut container = Container::prepare(&["no-such-program"], |_| {});
     let Readiness::Failed { message } = container.spawn() else { panic!("ready") };

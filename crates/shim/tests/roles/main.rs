@@ -1,7 +1,7 @@
 //! The processes of the shim's tests: `shim-test-roles shim <launch.json>` is the shim, `shim-test-roles runtime …` a runtime
 //! with runc's command line that isolates nothing.
 //!
-//! A created container is a shell that waits at a fifo for `start` and then executes the command of `config.json`.
+//! A created container whose command has the argument `stillborn` has ended before `create` does. Any other is a shell that waits at a fifo for `start` and then executes the command of `config.json`.
 
 use std::error::Error;
 use std::fs;
@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -101,6 +102,7 @@ fn create(line: &Line, directory: &Path) -> Outcome {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
     println!("noise of the runtime");
     let args = arguments(&config["process"])?;
+    let stillborn = args.iter().any(|arg| arg == "stillborn");
     let mut command = Command::new("/usr/bin/setsid");
     if config["process"]["terminal"] == true {
         command.arg("--ctty");
@@ -108,6 +110,12 @@ fn create(line: &Line, directory: &Path) -> Outcome {
     command.args(["/bin/sh", "-c", "exec 3<\"$0\"; read _ <&3; exec 3<&-; exec \"$@\""]).arg(&fifo).args(args);
     let pid = spawn(line, command)?;
     fs::write(directory.join("pid"), pid.to_string())?;
+    if stillborn {
+        let pid = Pid::from_raw(i32::try_from(pid)?);
+        kill(pid, Signal::SIGKILL)?;
+        // Ended, and left for the shim to reap.
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+    }
     Ok(())
 }
 
