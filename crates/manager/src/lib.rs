@@ -24,6 +24,8 @@ mod log_broker;
 mod machine;
 mod manager;
 mod shared;
+#[cfg(test)]
+mod test_support;
 mod writer;
 
 pub use caller::Caller;
@@ -32,7 +34,7 @@ pub use control::{
     Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, check_cluster_spec, service_counts, unlock_key,
     with_defaults,
 };
-pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity};
+pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity, core as dispatcher_core};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
 pub use log_broker::{LogBroker, LogBrokerService};

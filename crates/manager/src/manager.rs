@@ -89,7 +89,7 @@ impl Manager {
             advertise_addr: config.advertise_addr,
             root_ca: config.root_ca,
         };
-        let (dispatcher, mut loops) = Dispatcher::start(writer.clone(), identity);
+        let (dispatcher, mut loops) = Dispatcher::start(writer.clone(), identity, raft.status(), config.seed);
         let (ready_sender, ready) = watch::channel(false);
         let leader = LeaderLoop {
             writer: writer.clone(),

@@ -110,22 +110,35 @@ impl Writer {
     where
         E: From<ControlError>,
     {
-        let (value, pending) = {
-            let mut speculative = self.lock();
-            if !speculative.leading {
-                return Err(ControlError::no_leader().into());
-            }
-            let mut transaction = Transaction::new(&speculative.view);
-            let value = build(&mut transaction)?;
-            let actions = transaction.finish();
-            if actions.is_empty() {
-                return Ok(value);
-            }
-            (value, self.submit(&mut speculative, actions).map_err(E::from)?)
-        };
-        self.wake_planner.notify_one();
-        self.settle(pending).await?;
+        let (value, pending) = self.start(build)?;
+        if let Some(pending) = pending {
+            self.settle(pending).await?;
+        }
         Ok(value)
+    }
+
+    /// Like [`Self::write`], but returns as soon as the write is proposed; `None` if there was nothing to write.
+    pub(crate) fn start<T, E>(
+        &self,
+        build: impl FnOnce(&mut Transaction) -> Result<T, E>,
+    ) -> Result<(T, Option<Pending>), E>
+    where
+        E: From<ControlError>,
+    {
+        let mut speculative = self.lock();
+        if !speculative.leading {
+            return Err(ControlError::no_leader().into());
+        }
+        let mut transaction = Transaction::new(&speculative.view);
+        let value = build(&mut transaction)?;
+        let actions = transaction.finish();
+        if actions.is_empty() {
+            return Ok((value, None));
+        }
+        let pending = self.submit(&mut speculative, actions)?;
+        drop(speculative);
+        self.wake_planner.notify_one();
+        Ok((value, Some(pending)))
     }
 
     /// Waits for a proposal; if it failed, the writer is set back to what is committed.

@@ -2,25 +2,44 @@
 //! gRPC; the same code serves the node's own agent and remote ones.
 //!
 //! ```text
-//!  unknown ──Session──► ready ──no beat for 3 periods──► down ──Session──► ready
+//!  unknown ──Session──► ready ──no beat for 3 periods, or leave──► down ──Session──► ready
+//!  commits ──► router ──► mailboxes of the nodes concerned ──► their streams
 //! ```
+//!
+//! Invariants: `core` decides, this shell waits and writes; a stream is opened and a session ended under the same lock,
+//! so that no stream outlives its session; locks are taken in the order writer, sessions, mailboxes.
 
-mod assignments;
-mod nodes;
+pub mod core;
+mod mailbox;
+mod run;
 mod service;
 mod statuses;
+mod streams;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{NodeId, TaskState, TaskStatus};
-use tokio::sync::mpsc;
+use consensus::Status as RaftStatus;
+use model::{NodeDescription, NodeId, TaskStatus};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tonic::Status;
 
+use crate::caller::Caller;
+use crate::error::ControlError;
+use crate::shared::Commit;
 use crate::writer::Writer;
-pub(crate) use nodes::Nodes;
+pub use core::ManagerIdentity;
+use core::{EndReason, Moment, Peers, Refusal, Sessions, peers_of, route, write_down, write_ready};
+use mailbox::{Mailboxes, StreamKind, Subscription};
 pub use service::DispatcherService;
 
 /// Status updates that may wait to be written; a node that sends more waits.
 const STATUS_QUEUE: usize = 10_000;
+/// What the status of a node says that left in order.
+const LEFT_MESSAGE: &str = "node left the swarm";
 
 /// One reported status.
 #[derive(Debug)]
@@ -33,52 +52,164 @@ pub(crate) struct StatusUpdate {
 /// The dispatcher of a leading manager.
 pub struct Dispatcher {
     writer: Arc<Writer>,
-    nodes: Arc<Nodes>,
-    statuses: mpsc::Sender<StatusUpdate>,
     manager: ManagerIdentity,
-}
-
-/// Who this manager is to the nodes.
-#[derive(Clone, Debug)]
-pub struct ManagerIdentity {
-    /// Its node.
-    pub node_id: NodeId,
-    /// Where nodes reach it, `host:port`.
-    pub advertise_addr: String,
-    /// The trust root, PEM.
-    pub root_ca: Vec<u8>,
+    started: Instant,
+    sessions: Mutex<Sessions>,
+    mailboxes: Arc<Mailboxes>,
+    peers: Mutex<Peers>,
+    deadline_changed: Notify,
+    statuses: mpsc::Sender<StatusUpdate>,
 }
 
 impl Dispatcher {
-    /// A dispatcher and the loops that it needs: statuses to the store, nodes that stopped beating to DOWN. They end
-    /// with the returned guard.
-    pub(crate) fn start(writer: Arc<Writer>, manager: ManagerIdentity) -> (Arc<Self>, tokio::task::JoinSet<()>) {
+    /// A dispatcher and the loops that it needs: statuses to the store, commits to the nodes, nodes that stopped beating
+    /// to DOWN. They end with the returned guard.
+    pub(crate) fn start(
+        writer: Arc<Writer>,
+        manager: ManagerIdentity,
+        status: watch::Receiver<RaftStatus>,
+        seed: u64,
+    ) -> (Arc<Self>, JoinSet<()>) {
         let (sender, receiver) = mpsc::channel(STATUS_QUEUE);
-        let nodes = Arc::new(Nodes::new());
-        let mut loops = tokio::task::JoinSet::new();
-        loops.spawn(statuses::run(writer.clone(), receiver, manager.node_id.clone()));
-        loops.spawn(nodes::run_expiry(writer.clone(), nodes.clone()));
-        (Arc::new(Self { writer, nodes, statuses: sender, manager }), loops)
+        let peers = peers_of(&status.borrow().members, &manager);
+        let commits = writer.shared().watch();
+        let dispatcher = Arc::new(Self {
+            writer: writer.clone(),
+            started: Instant::now(),
+            sessions: Mutex::new(Sessions::new(seed)),
+            mailboxes: Arc::default(),
+            peers: Mutex::new(peers),
+            deadline_changed: Notify::new(),
+            statuses: sender,
+            manager,
+        });
+        let mut loops = JoinSet::new();
+        loops.spawn(statuses::run(writer, receiver, dispatcher.manager.node_id.clone()));
+        loops.spawn(run::run_router(dispatcher.clone(), commits, status));
+        loops.spawn(run::run_expiry(dispatcher.clone()));
+        (dispatcher, loops)
     }
 
     /// A new leadership: sessions of an earlier one are over, nodes that do not come back are DOWN after a grace.
     pub(crate) fn begin(&self) {
-        self.nodes.reset(&self.writer.shared().view());
+        let view = self.writer.shared().view();
+        self.sessions().begin(self.moment(), &view);
+        self.deadline_changed.notify_one();
     }
 
     /// Ends every session: leadership is lost or the manager stops.
     pub(crate) fn end(&self) {
-        self.nodes.clear();
+        self.sessions().end();
+        self.mailboxes.end_all();
+    }
+
+    /// How many nodes have a session.
+    pub fn registered(&self) -> usize {
+        self.sessions().registered()
+    }
+
+    /// How often a stream was woken by a change that concerns its node, since the start.
+    pub fn wakes(&self) -> u64 {
+        self.mailboxes.wakes()
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moment(&self) -> Moment {
+        self.started.elapsed()
+    }
+
+    fn peers(&self) -> Peers {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_peers(&self, peers: Peers) {
+        let mut held = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if *held == peers {
+            return;
+        }
+        *held = peers;
+        drop(held);
+        self.mailboxes.wake_sessions();
+    }
+
+    /// Brings a commit to the streams that it concerns.
+    fn observe(&self, commit: &Commit) {
+        let removed = self.sessions().observe(&commit.events);
+        for node in removed {
+            self.mailboxes.end(&node, None, EndReason::Removed);
+        }
+        self.mailboxes.deliver(route(&commit.view, &commit.events));
+    }
+
+    /// Registers the caller, writes what it says of itself and that it is ready, and opens its session's stream.
+    async fn register(
+        &self,
+        caller: &Caller,
+        wanted: &str,
+        description: Option<NodeDescription>,
+    ) -> Result<(String, Subscription), Status> {
+        let node = &caller.node_id;
+        let session_id = self.sessions().register(self.moment(), node, wanted, identity::random_id())?;
+        self.mailboxes.end(node, Some(&session_id), EndReason::Disconnect);
+        self.deadline_changed.notify_one();
+        let address = caller.address.as_deref().unwrap_or(&self.manager.advertise_addr);
+        let address = host_of(address).to_owned();
+        let written = self.writer.write(|transaction| {
+            if write_ready(transaction, node, description, address)? {
+                Ok(())
+            } else {
+                Err(ControlError::new(tonic::Code::Unknown, "node not found"))
+            }
+        });
+        if let Err(error) = written.await {
+            self.sessions().close(node, &session_id);
+            return Err(error.into());
+        }
+        let subscription = self.open(node, &session_id, StreamKind::Session)?;
+        Ok((session_id, subscription))
+    }
+
+    /// Opens a stream of a session that lives.
+    fn open(&self, node: &NodeId, session_id: &str, kind: StreamKind) -> Result<Subscription, Refusal> {
+        let sessions = self.sessions();
+        sessions.check(node, session_id)?;
+        Ok(self.mailboxes.open(node, session_id, kind))
+    }
+
+    /// The node has stopped its tasks and leaves: it is DOWN at once, its session is over.
+    async fn leave(&self, node: &NodeId, session_id: &str) -> Result<(), Status> {
+        self.sessions().check(node, session_id)?;
+        let write =
+            self.writer.write(|transaction| write_down(transaction, node, LEFT_MESSAGE).map_err(ControlError::from));
+        write.await.map_err(Status::from)?;
+        self.sessions().close(node, session_id);
+        self.mailboxes.end(node, None, EndReason::Disconnect);
+        Ok(())
     }
 }
 
-/// Whether a reported status may replace the stored one: states never go back, and news must be news.
-pub(crate) fn is_news(stored: &TaskStatus, reported: &TaskStatus) -> bool {
-    if reported.state < stored.state || reported.state == TaskState::Remove {
-        return false;
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let text = refusal.to_string();
+        match refusal {
+            Refusal::Stopped => Self::aborted(text),
+            Refusal::NotRegistered => Self::not_found(text),
+            Refusal::SessionInvalid => Self::invalid_argument(text),
+            Refusal::RateLimited(_) => Self::unavailable(text),
+        }
     }
-    let mut same = reported.clone();
-    same.applied_by = stored.applied_by.clone();
-    same.applied_at = stored.applied_at;
-    same != *stored
+}
+
+/// The host of `host:port`, of `[v6]:port`, or of an address without a port.
+fn host_of(address: &str) -> &str {
+    if let Some(rest) = address.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    match address.rsplit_once(':') {
+        Some((host, _)) if !host.contains(':') => host,
+        _ => address,
+    }
 }

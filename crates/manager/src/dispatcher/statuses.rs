@@ -3,41 +3,69 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{NodeId, Task, TaskId};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use model::{NodeId, TaskId};
 use tokio::sync::mpsc;
 
-use super::{StatusUpdate, is_news};
+use super::StatusUpdate;
+use super::core::write_statuses;
 use crate::error::ControlError;
-use crate::writer::{MAX_ACTIONS, Writer, now};
+use crate::writer::{MAX_ACTIONS, Pending, Writer, now};
+
+/// Transactions that wait for their commit; further statuses gather until one is through.
+const MAX_UNDER_WAY: usize = 8;
 
 /// Runs until the dispatcher is dropped.
 pub(crate) async fn run(writer: Arc<Writer>, mut inbox: mpsc::Receiver<StatusUpdate>, applied_by: NodeId) {
+    let mut under_way = FuturesUnordered::new();
     let mut waiting = Vec::new();
-    while inbox.recv_many(&mut waiting, MAX_ACTIONS).await > 0 {
-        let mut newest: BTreeMap<TaskId, StatusUpdate> = BTreeMap::new();
-        for update in waiting.drain(..) {
-            match newest.get(&update.task) {
-                Some(held) if held.status.state > update.status.state => {}
-                _ => drop(newest.insert(update.task.clone(), update)),
-            }
-        }
-        let written = writer.write(|transaction| {
-            for update in newest.into_values() {
-                let Some(task) = transaction.task(&update.task) else { continue };
-                if task.node_id.as_ref() != Some(&update.node) || !is_news(&task.status, &update.status) {
-                    continue;
+    loop {
+        tokio::select! {
+            // `recv_many` is cancel-safe.
+            count = inbox.recv_many(&mut waiting, MAX_ACTIONS), if under_way.len() < MAX_UNDER_WAY => {
+                if count == 0 {
+                    break;
                 }
-                let mut task = Task::clone(task);
-                task.status = update.status;
-                task.status.applied_by = applied_by.to_string();
-                task.status.applied_at = Some(now());
-                transaction.update(task).map_err(ControlError::from)?;
+                match start(&writer, waiting.drain(..), &applied_by) {
+                    Ok(pending) => under_way.extend(pending.map(|pending| settle(writer.clone(), pending))),
+                    Err(error) => warn(&error),
+                }
             }
-            Ok::<_, ControlError>(())
-        });
-        if let Err(error) = written.await {
-            // Every node reports all it has at its next session, so nothing is lost for good.
-            tracing::warn!(%error, "reported statuses could not be written");
+            // What is not taken stays in the set.
+            Some(settled) = under_way.next() => {
+                if let Err(error) = settled {
+                    warn(&error);
+                }
+            }
         }
     }
+}
+
+/// Every node reports all it has at its next session, so nothing is lost for good.
+fn warn(error: &ControlError) {
+    tracing::warn!(%error, "reported statuses could not be written");
+}
+
+async fn settle(writer: Arc<Writer>, pending: Pending) -> Result<(), ControlError> {
+    writer.settle(pending).await
+}
+
+/// Proposes the newest status of each task.
+fn start(
+    writer: &Writer,
+    reported: impl Iterator<Item = StatusUpdate>,
+    applied_by: &NodeId,
+) -> Result<Option<Pending>, ControlError> {
+    let mut newest: BTreeMap<TaskId, StatusUpdate> = BTreeMap::new();
+    for update in reported {
+        match newest.get(&update.task) {
+            Some(held) if held.status.state > update.status.state => {}
+            _ => drop(newest.insert(update.task.clone(), update)),
+        }
+    }
+    let newest = newest.into_values().map(|update| (update.task, update.node, update.status));
+    let ((), pending) = writer
+        .start(|transaction| write_statuses(transaction, newest, applied_by, now()).map_err(ControlError::from))?;
+    Ok(pending)
 }
