@@ -9,18 +9,23 @@
 //! ```
 //!
 //! Invariants: a task's observed state never goes back; a status is kept until a manager took it; a session that
-//! breaks leaves the tasks alone. Called by `node`, which gives the connection and the executor.
+//! breaks leaves the tasks alone; assignments are on disk and go on after a restart without any manager. Called by
+//! `node`, which gives the connections and the executor.
 
 #![forbid(unsafe_code)]
 
+mod connect;
 mod dependencies;
 mod executor;
 mod logs;
 mod reporter;
+mod sending;
 mod session;
+mod task_files;
 mod task_manager;
 mod worker;
 
+pub use connect::{Connect, Connection, ManagerAddress, Outcome};
 pub use dependencies::Dependencies;
 pub use executor::{Controller, ControllerError, Executor, ExecutorError, LogLine, LogRequest};
-pub use session::{AgentConfig, AgentHandle, Connect, SessionInfo, start};
+pub use session::{AgentConfig, AgentHandle, SessionInfo, start};

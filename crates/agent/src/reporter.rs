@@ -1,10 +1,13 @@
-//! Keeps the newest status of each task until a manager has taken it. One owner of the book; senders borrow batches.
+//! Keeps the newest status of each task until a manager has taken it, and on disk until the task is gone. One owner of the
+//! book; senders borrow batches.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{TaskId, TaskStatus};
 use tokio::sync::Notify;
+
+use crate::task_files::TaskFiles;
 
 /// Statuses sent in one call at the most.
 const MAX_BATCH: usize = 100;
@@ -14,6 +17,7 @@ const MAX_BATCH: usize = 100;
 pub(crate) struct Reporter {
     book: Arc<Mutex<Book>>,
     wake: Arc<Notify>,
+    files: Option<TaskFiles>,
 }
 
 #[derive(Debug, Default)]
@@ -31,13 +35,32 @@ pub(crate) struct Batch {
     sequences: Vec<u64>,
 }
 
+impl Batch {
+    /// The same statuses, each in a batch of its own.
+    pub(crate) fn singles(&self) -> impl Iterator<Item = Batch> + '_ {
+        let one = |(status, sequence): (&(TaskId, TaskStatus), &u64)| Batch {
+            statuses: vec![status.clone()],
+            sequences: vec![*sequence],
+        };
+        self.statuses.iter().zip(&self.sequences).map(one)
+    }
+}
+
 impl Reporter {
+    /// A book that is kept on disk, too.
+    pub(crate) fn kept_in(files: TaskFiles) -> Self {
+        Self { files: Some(files), ..Self::default() }
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A task's newest status.
     pub(crate) fn report(&self, task: &TaskId, status: TaskStatus) {
+        if let Some(files) = &self.files {
+            files.put_status(task, &status);
+        }
         let mut book = self.book();
         book.sequence += 1;
         let sequence = book.sequence;

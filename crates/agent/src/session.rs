@@ -1,40 +1,32 @@
 //! One session with a dispatcher at a time: registration, heartbeat, assignments, statuses, log subscriptions. A broken
-//! session is opened again after a back-off, wherever `Connect` then leads; the tasks go on meanwhile.
+//! session is opened again after a back-off, wherever `Connect` then leads; the tasks go on meanwhile. A node that leaves
+//! keeps its session until its tasks are stopped, and then says so.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use model::{EncryptionKey, Node, NodeDescription, NodeId, NodeTlsInfo};
 use stdx::Rng;
 use swarm_proto::convert::{FromProto, ToProto};
 use swarm_proto::swarmkit as p;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::logs::{Publishers, selects};
+use crate::sending::{RPC_TIMEOUT, heartbeat, leave_notice, send_statuses};
 use crate::worker::Worker;
-use crate::{Executor, ExecutorError};
+use crate::{Connect, Connection, Executor, ExecutorError, Outcome, task_files};
 
 /// Largest message taken from a manager, as SwarmKit's agents do.
 const MAX_MESSAGE_BYTES: usize = i32::MAX as usize;
-/// How long opening a session and a heartbeat may take.
-const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the machine is looked at for a changed description.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
 /// First back-off between sessions; then base + 2 x previous, at most [`MAX_BACKOFF`].
 const BASE_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest back-off between sessions.
 const MAX_BACKOFF: Duration = Duration::from_secs(8);
-
-/// Gives a connection to some manager: this node's own one, or another.
-#[async_trait]
-pub trait Connect: Send + Sync + 'static {
-    /// A connection, made anew or shared.
-    async fn connect(&self) -> Result<Channel, String>;
-}
 
 /// What an agent needs.
 pub struct AgentConfig {
@@ -44,8 +36,10 @@ pub struct AgentConfig {
     pub connect: Arc<dyn Connect>,
     /// The engine behind the controllers.
     pub executor: Arc<dyn Executor>,
-    /// What the node tells of its certificate.
-    pub tls_info: Option<NodeTlsInfo>,
+    /// What the node tells of its certificate, as it is renewed.
+    pub tls_info: watch::Receiver<Option<NodeTlsInfo>>,
+    /// Where assignments are kept for the next run.
+    pub folder: PathBuf,
     /// Seed of the back-off.
     pub seed: u64,
 }
@@ -55,6 +49,10 @@ pub struct AgentConfig {
 pub struct SessionInfo {
     /// Whether a session is open.
     pub connected: bool,
+    /// Whether any session was open in this run.
+    pub registered: bool,
+    /// Why the last session, or the last try of one, ended; empty before.
+    pub error: String,
     /// The node as the managers have it.
     pub node: Option<Arc<Node>>,
     /// All managers: node identifier and address.
@@ -67,8 +65,16 @@ pub struct SessionInfo {
 enum End {
     /// Leave the containers alone.
     Detach,
-    /// Stop and remove every task.
+    /// Stop and remove every task, and tell the manager.
     Leave,
+}
+
+/// What ended a session.
+enum Over {
+    /// The agent ends; a dropped handle means that the process is going down.
+    Agent(End),
+    /// It broke.
+    Broken(Status),
 }
 
 /// Handle of a running agent. Dropping it detaches.
@@ -89,7 +95,7 @@ impl AgentHandle {
         self.end(End::Detach).await;
     }
 
-    /// Ends the agent after stopping and removing all tasks.
+    /// Ends the agent after stopping and removing all tasks, and tells the manager so if one can be reached.
     pub async fn leave(self) {
         self.end(End::Leave).await;
     }
@@ -106,19 +112,27 @@ impl AgentHandle {
     }
 }
 
-/// Starts the agent of this node.
-pub fn start(config: AgentConfig) -> AgentHandle {
+/// Starts the agent of this node: the tasks of an earlier run first, then sessions. Fails if the assignments on disk
+/// cannot be read.
+pub async fn start(config: AgentConfig) -> std::io::Result<AgentHandle> {
+    let (tasks, files, writer) = task_files::open(config.folder.clone()).await?;
     let (end, ended) = oneshot::channel();
     let (info_sender, info) = watch::channel(SessionInfo::default());
+    let mut worker = Worker::new(config.executor.clone(), files);
+    worker.adopt(tasks);
     let agent = Agent {
-        worker: Worker::new(config.executor.clone()),
+        worker,
         rng: Rng::new(config.seed),
         config,
         info: info_sender,
         session_id: String::new(),
         keys: Vec::new(),
     };
-    AgentHandle { end: Some(end), join: tokio::spawn(agent.run(ended)), info }
+    let join = tokio::spawn(async move {
+        agent.run(ended).await;
+        writer.end().await;
+    });
+    Ok(AgentHandle { end: Some(end), join, info })
 }
 
 struct Agent {
@@ -132,7 +146,7 @@ struct Agent {
 
 /// The streams of an open session.
 struct Session {
-    channel: Channel,
+    connection: Connection,
     messages: Streaming<p::SessionMessage>,
     assignments: Streaming<p::AssignmentsMessage>,
     subscriptions: Option<Streaming<p::SubscriptionMessage>>,
@@ -145,20 +159,17 @@ impl Agent {
         let how = loop {
             let session = tokio::select! {
                 // A half-open session is dropped, which closes it.
-                how = &mut ended => break how,
+                how = &mut ended => break how.unwrap_or(End::Detach),
                 session = self.open() => session,
             };
             let why = match session {
                 Ok(session) => {
                     backoff = Duration::ZERO;
-                    self.info.send_modify(|info| info.connected = true);
-                    let why = tokio::select! {
-                        // The session's streams are dropped; the worker is not inside of them.
-                        how = &mut ended => break how,
-                        why = self.serve(session) => why,
-                    };
-                    self.info.send_modify(|info| info.connected = false);
-                    why
+                    match self.serve(session, &mut ended).await {
+                        Over::Agent(End::Leave) => return,
+                        Over::Agent(End::Detach) => break End::Detach,
+                        Over::Broken(why) => why,
+                    }
                 }
                 Err(why) => why,
             };
@@ -166,28 +177,54 @@ impl Agent {
             if why.code() == tonic::Code::InvalidArgument || why.code() == tonic::Code::NotFound {
                 self.session_id.clear();
             }
+            self.info.send_modify(|info| why.message().clone_into(&mut info.error));
             backoff = (BASE_BACKOFF + 2 * backoff).min(MAX_BACKOFF);
             let millis = u64::try_from(backoff.as_millis()).unwrap_or(u64::MAX);
             let pause = Duration::from_millis(self.rng.below(millis) + 1);
             tokio::select! {
-                how = &mut ended => break how,
+                how = &mut ended => break how.unwrap_or(End::Detach),
                 () = tokio::time::sleep(pause) => {}
             }
         };
         match how {
-            Ok(End::Leave) => self.worker.remove_all().await,
-            // A dropped handle means that the process is going down.
-            Ok(End::Detach) | Err(_) => self.worker.detach().await,
+            End::Leave => self.leave_without_session().await,
+            End::Detach => self.worker.detach().await,
+        }
+    }
+
+    /// The tasks go first; a manager is told only if one answers at once.
+    async fn leave_without_session(mut self) {
+        self.worker.remove_all().await;
+        if !self.info.borrow().registered {
+            return;
+        }
+        let told = async {
+            let session = self.open().await?;
+            leave_notice(session.connection.channel, self.session_id.clone()).await
+        };
+        match tokio::time::timeout(RPC_TIMEOUT, told).await {
+            Ok(Ok(())) => {}
+            Ok(Err(status)) => tracing::info!(%status, "no manager was told that this node leaves"),
+            Err(_) => tracing::info!("no manager was told in time that this node leaves"),
         }
     }
 
     async fn describe(&self) -> Result<NodeDescription, ExecutorError> {
         let description = self.config.executor.describe().await?;
-        Ok(NodeDescription { tls_info: self.config.tls_info.clone(), ..description })
+        Ok(NodeDescription { tls_info: self.config.tls_info.borrow().clone(), ..description })
     }
 
     async fn open(&mut self) -> Result<Session, Status> {
-        let channel = self.config.connect.connect().await.map_err(Status::unavailable)?;
+        let connection = self.config.connect.connect().await.map_err(Status::unavailable)?;
+        let manager = connection.manager.clone();
+        let opened = self.open_over(connection).await;
+        let outcome = if opened.is_ok() { Outcome::Opened } else { Outcome::Broken };
+        self.config.connect.observe(&manager, outcome);
+        opened
+    }
+
+    async fn open_over(&mut self, connection: Connection) -> Result<Session, Status> {
+        let channel = connection.channel.clone();
         let description = self.describe().await.map_err(|error| Status::internal(error.to_string()))?;
         let request =
             p::SessionRequest { description: Some(description.to_proto()), session_id: self.session_id.clone() };
@@ -204,14 +241,14 @@ impl Agent {
         self.take_session_message(first).await?;
         let request = p::AssignmentsRequest { session_id: self.session_id.clone() };
         let assignments = client.assignments(request).await?.into_inner();
-        let mut broker = p::log_broker_client::LogBrokerClient::new(channel.clone());
+        let mut broker = p::log_broker_client::LogBrokerClient::new(channel);
         let subscriptions = match broker.listen_subscriptions(p::ListenSubscriptionsRequest {}).await {
             Ok(stream) => Some(stream.into_inner()),
             Err(status) if status.code() == tonic::Code::Unimplemented => None,
             Err(status) => return Err(status),
         };
         self.worker.reporter.resend_all();
-        Ok(Session { channel, messages, assignments, subscriptions, description })
+        Ok(Session { connection, messages, assignments, subscriptions, description })
     }
 
     async fn take_session_message(&mut self, message: p::SessionMessage) -> Result<(), Status> {
@@ -244,14 +281,41 @@ impl Agent {
         Ok(())
     }
 
-    /// Serves an open session until it breaks; returns why.
-    async fn serve(&mut self, mut session: Session) -> Status {
-        let (broken, mut failures) = mpsc::channel::<Status>(2);
-        let beat = tokio::spawn(heartbeat(session.channel.clone(), self.session_id.clone(), broken.clone()));
-        let _beat = AbortOnDrop(beat);
-        let send =
-            send_statuses(session.channel.clone(), self.session_id.clone(), self.worker.reporter.clone(), broken);
+    /// Serves an open session until it breaks or the agent ends. A node that leaves does so inside of its session.
+    async fn serve(&mut self, session: Session, ended: &mut oneshot::Receiver<End>) -> Over {
+        self.info.send_modify(|info| {
+            info.connected = true;
+            info.registered = true;
+            info.error.clear();
+        });
+        let (channel, manager) = (session.connection.channel.clone(), session.connection.manager.clone());
+        let (broken, failures) = mpsc::channel::<Status>(2);
+        let beat = heartbeat(channel.clone(), self.session_id.clone(), broken.clone());
+        let _beat = AbortOnDrop(tokio::spawn(beat));
+        let send = send_statuses(channel.clone(), self.session_id.clone(), self.worker.reporter.clone(), broken);
         let _send = AbortOnDrop(tokio::spawn(send));
+        let over = tokio::select! {
+            // Between two messages the worker is whole; a message that is being applied belongs to a session that ends.
+            how = ended => Over::Agent(how.unwrap_or(End::Detach)),
+            why = self.listen(session, failures) => Over::Broken(why),
+        };
+        if matches!(over, Over::Agent(End::Leave)) {
+            self.worker.remove_all().await;
+            if let Err(status) = leave_notice(channel, self.session_id.clone()).await {
+                tracing::info!(%status, "no manager was told that this node leaves");
+            }
+        }
+        if matches!(over, Over::Broken(_)) {
+            self.config.connect.observe(&manager, Outcome::Broken);
+        }
+        self.info.send_modify(|info| info.connected = false);
+        over
+    }
+
+    /// Takes what the manager sends; returns why the session is over.
+    async fn listen(&mut self, mut session: Session, mut failures: mpsc::Receiver<Status>) -> Status {
+        let mut tls_info = self.config.tls_info.clone();
+        tls_info.mark_changed();
         let mut publishers = Publishers::default();
         let mut look = tokio::time::interval(DESCRIBE_EVERY);
         look.reset();
@@ -281,7 +345,8 @@ impl Agent {
                 message = next_subscription(&mut session.subscriptions) => match message {
                     Ok(message) => {
                         let sources = self.worker.controllers(|task| selects(message.selector.as_ref(), task));
-                        publishers.take(message, &self.config.node_id, sources, session.channel.clone());
+                        let channel = session.connection.channel.clone();
+                        publishers.take(message, &self.config.node_id, sources, channel);
                     }
                     Err(status) => {
                         tracing::warn!(%status, "no more log subscriptions in this session");
@@ -289,11 +354,24 @@ impl Agent {
                     }
                 },
                 Some(status) = failures.recv() => return status,
-                _ = look.tick() => match self.describe().await {
-                    Ok(description) if description == session.description => {}
-                    Ok(_) => return Status::aborted("the description of this node changed"),
-                    Err(error) => tracing::warn!(%error, "the node could not be described"),
+                Ok(()) = tls_info.changed() => if let Some(status) = self.description_changed(&session).await {
+                    return status;
                 },
+                _ = look.tick() => if let Some(status) = self.description_changed(&session).await {
+                    return status;
+                },
+            }
+        }
+    }
+
+    /// A session that has to be opened again, as this node is no longer what it told.
+    async fn description_changed(&self, session: &Session) -> Option<Status> {
+        match self.describe().await {
+            Ok(description) if description == session.description => None,
+            Ok(_) => Some(Status::aborted("the description of this node changed")),
+            Err(error) => {
+                tracing::warn!(%error, "the node could not be described");
+                None
             }
         }
     }
@@ -313,48 +391,5 @@ async fn next_subscription(
     match stream {
         Some(stream) => stream.message().await?.ok_or_else(|| Status::aborted("closed by the manager")),
         None => std::future::pending().await,
-    }
-}
-
-async fn heartbeat(channel: Channel, session_id: String, broken: mpsc::Sender<Status>) {
-    let mut client = p::dispatcher_client::DispatcherClient::new(channel);
-    let status = loop {
-        let beat = client.heartbeat(p::HeartbeatRequest { session_id: session_id.clone() });
-        let period = match tokio::time::timeout(RPC_TIMEOUT, beat).await {
-            Ok(Ok(response)) => response.into_inner().period.unwrap_or_default(),
-            Ok(Err(status)) => break status,
-            Err(_) => break Status::deadline_exceeded("heartbeat not answered"),
-        };
-        let nanos = period.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(period.nanos));
-        let pause = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)).max(Duration::from_millis(10));
-        tokio::time::sleep(pause).await;
-    };
-    if broken.send(status).await.is_err() {
-        tracing::debug!("the session was gone before its heartbeat");
-    }
-}
-
-async fn send_statuses(
-    channel: Channel,
-    session_id: String,
-    reporter: crate::reporter::Reporter,
-    broken: mpsc::Sender<Status>,
-) {
-    let mut client = p::dispatcher_client::DispatcherClient::new(channel);
-    let status = loop {
-        let batch = reporter.next_batch().await;
-        let updates = batch.statuses.iter().map(|(id, status)| p::UpdateTaskStatusRequestTaskStatusUpdate {
-            task_id: id.to_string(),
-            status: Some(status.to_proto()),
-        });
-        let request = p::UpdateTaskStatusRequest { session_id: session_id.clone(), updates: updates.collect() };
-        match client.update_task_status(request).await {
-            Ok(_) => reporter.taken(&batch),
-            // A manager that does not know this node's session hears every status again in the next one.
-            Err(status) => break status,
-        }
-    };
-    if broken.send(status).await.is_err() {
-        tracing::debug!("the session was gone before its statuses");
     }
 }

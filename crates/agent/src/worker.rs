@@ -1,15 +1,17 @@
 //! Holds the set of assigned tasks: applies what the dispatcher sends, in the order secrets, configs, tasks, and starts
-//! or removes the owners of tasks. Called by `session`.
+//! or removes the owners of tasks. What an earlier run left on disk goes on before any manager is heard. Called by
+//! `session`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{Config, Secret, Task, TaskId, TaskState, TaskStatus};
+use model::{Config, Secret, Task, TaskId, TaskRuntime, TaskState, TaskStatus};
 use swarm_proto::convert::{ConvertError, FromProto};
 use swarm_proto::swarmkit as p;
 use tokio::task::JoinSet;
 
 use crate::reporter::Reporter;
+use crate::task_files::TaskFiles;
 use crate::task_manager::{TaskManager, now};
 use crate::{Controller, ControllerError, Dependencies, Executor};
 
@@ -31,19 +33,38 @@ pub(crate) struct Worker {
     tasks: BTreeMap<TaskId, TaskManager>,
     /// Tasks whose controller could not be made: known so that they are not tried again.
     refused: BTreeSet<TaskId>,
+    /// Tasks of an earlier run that wait for their secrets and configs, as they were last seen.
+    waiting: BTreeMap<TaskId, TaskStatus>,
     removals: JoinSet<()>,
+    files: TaskFiles,
     pub(crate) reporter: Reporter,
 }
 
 impl Worker {
-    pub(crate) fn new(executor: Arc<dyn Executor>) -> Self {
+    pub(crate) fn new(executor: Arc<dyn Executor>, files: TaskFiles) -> Self {
         Self {
             executor,
             dependencies: Dependencies::default(),
             tasks: BTreeMap::new(),
             refused: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             removals: JoinSet::new(),
-            reporter: Reporter::default(),
+            reporter: Reporter::kept_in(files.clone()),
+            files,
+        }
+    }
+
+    /// Takes up the tasks of an earlier run. One that has yet to be created and reads secrets or configs waits for the
+    /// first session, which brings them.
+    pub(crate) fn adopt(&mut self, tasks: Vec<Task>) {
+        for task in tasks {
+            if task.status.state < TaskState::Starting && has_dependencies(&task) {
+                self.waiting.insert(task.id.clone(), task.status);
+                continue;
+            }
+            // Whether a manager has heard this is not known; it drops what it has.
+            self.reporter.report(&task.id, task.status.clone());
+            self.start_task(Arc::new(task));
         }
     }
 
@@ -63,7 +84,8 @@ impl Worker {
         let mut gone: Vec<TaskId> = changes.removed_tasks;
         if complete {
             let named: BTreeSet<&TaskId> = changes.tasks.iter().map(|task| &task.id).collect();
-            gone.extend(self.tasks.keys().filter(|id| !named.contains(id)).cloned());
+            let known = self.tasks.keys().chain(&self.refused).chain(self.waiting.keys());
+            gone.extend(known.filter(|id| !named.contains(id)).cloned());
         }
         for id in gone {
             self.remove_task(&id);
@@ -87,6 +109,7 @@ impl Worker {
     async fn put_task(&mut self, task: Arc<Task>) {
         if let Some(manager) = self.tasks.get_mut(&task.id) {
             if differs(&manager.task, &task) {
+                self.files.put_task(&task);
                 manager.update(task).await;
             }
             return;
@@ -94,6 +117,16 @@ impl Worker {
         if self.refused.contains(&task.id) {
             return;
         }
+        let task = match self.waiting.remove(&task.id) {
+            Some(status) => Arc::new(Task { status, ..Task::clone(&task) }),
+            None => task,
+        };
+        self.files.put_task(&task);
+        self.files.put_status(&task.id, &task.status);
+        self.start_task(task);
+    }
+
+    fn start_task(&mut self, task: Arc<Task>) {
         match self.executor.controller(task.clone(), self.dependencies.clone()) {
             Ok(controller) => {
                 let manager = TaskManager::start(task.clone(), controller, self.reporter.clone());
@@ -117,7 +150,9 @@ impl Worker {
 
     fn remove_task(&mut self, id: &TaskId) {
         self.refused.remove(id);
+        self.waiting.remove(id);
         self.reporter.forget(id);
+        self.files.remove(id);
         if let Some(manager) = self.tasks.remove(id) {
             self.removals.spawn(manager.remove());
         }
@@ -138,12 +173,22 @@ impl Worker {
     }
 
     /// Stops and removes every task: the node leaves its swarm.
-    pub(crate) async fn remove_all(mut self) {
+    pub(crate) async fn remove_all(&mut self) {
         for id in self.tasks.keys().cloned().collect::<Vec<_>>() {
             self.remove_task(&id);
         }
+        // Removals run side by side; the longest stop grace period bounds them.
         while self.removals.join_next().await.is_some() {}
     }
+}
+
+/// Does the container need secrets or configs?
+fn has_dependencies(task: &Task) -> bool {
+    let referred = match &task.spec.runtime {
+        Some(TaskRuntime::Container(container)) => !container.secrets.is_empty() || !container.configs.is_empty(),
+        _ => false,
+    };
+    referred || !task.spec.resource_references.is_empty()
 }
 
 /// SwarmKit's stable equality: a change of only status and meta does not disturb a controller.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use api::listen::{Host, Listener, bind_tcp, bind_unix};
@@ -96,6 +97,7 @@ async fn serve(settings: Settings, args: Vec<String>, root: DataRoot) -> anyhow:
     let stop = CancellationToken::new();
     let reloader = tokio::spawn(reload(parts.images.clone(), parts.settings.clone(), args, parts.engine.clone()));
     let state = api_state(&parts, &root);
+    let unmapper = tokio::spawn(unmap_code());
     let serving = tokio::spawn(api::serve(listeners, state, stop.clone().cancelled_owned()));
     notify("READY=1");
     tracing::info!(hosts = ?parts.settings.hosts, "the daemon has come up");
@@ -107,6 +109,7 @@ async fn serve(settings: Settings, args: Vec<String>, root: DataRoot) -> anyhow:
     notify("STOPPING=1");
     stop.cancel();
     reloader.abort();
+    unmapper.abort();
     if let Err(error) = serving.await {
         tracing::error!(%error, "the server ended badly");
     }
@@ -121,6 +124,23 @@ async fn serve(settings: Settings, args: Vec<String>, root: DataRoot) -> anyhow:
     }
     tracing::info!("the daemon has ended");
     Ok(())
+}
+
+/// Gives back the pages of code that the start or a while of work has left mapped.
+async fn unmap_code() {
+    const AFTER_START: Duration = Duration::from_secs(5);
+    const EVERY: Duration = Duration::from_secs(60);
+    let mut pause = AFTER_START;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = EVERY;
+        // Reading the list of mappings takes the kernel about a millisecond.
+        match tokio::task::spawn_blocking(runtime::code::unmap).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the program's pages stay mapped"),
+            Err(_) => return,
+        }
+    }
 }
 
 async fn open(settings: Settings) -> anyhow::Result<Parts> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use shim::launch::ExitRecord;
 use shim::protocol::{ErrorKind, IfRunning, Status};
 
+use crate::cgroup_lock::CgroupLock;
 use crate::clock::Clock;
 use crate::engine::{Inner, blocking};
 use crate::events::EventBus;
@@ -54,6 +55,7 @@ impl Engine {
             events: EventBus::default(),
             index: Index::default(),
             execs: Execs::default(),
+            cgroup_lock: CgroupLock::default(),
             shuts_down: AtomicBool::new(false),
         });
         let known: BTreeSet<String> = records.iter().map(|record| record.id.clone()).collect();

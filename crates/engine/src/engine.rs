@@ -12,6 +12,7 @@ use image::ImageStore;
 use oci_types::Digest;
 use shim::protocol::WindowSize;
 
+use crate::cgroup_lock::CgroupLock;
 use crate::container::{Command, Container, View};
 use crate::events::{EventBus, EventStream};
 use crate::exec::Execs;
@@ -32,6 +33,7 @@ pub(crate) struct Inner {
     pub(crate) events: EventBus,
     pub(crate) index: Index,
     pub(crate) execs: Execs,
+    pub(crate) cgroup_lock: CgroupLock,
     /// The daemon ends and stops its containers.
     pub(crate) shuts_down: AtomicBool,
 }

@@ -11,6 +11,7 @@
 
 mod adopt;
 mod bundle;
+mod cgroup_lock;
 mod clock;
 mod config;
 mod container;

@@ -16,8 +16,12 @@ pub(crate) const LOCKED_LABEL: &str = "ENCRYPTED PRIVATE KEY";
 const OPEN_LABEL: &str = "PRIVATE KEY";
 /// Rounds of PBKDF2; the password is a random key, not a word.
 const ITERATIONS: u32 = 2048;
+/// `MaybeEncryptedRecord.algorithm` of what is not encrypted.
+pub(crate) const PLAIN: i32 = 0;
 /// `MaybeEncryptedRecord.algorithm` of a secretbox.
 const SECRETBOX: i32 = 1;
+/// `MaybeEncryptedRecord.algorithm` of a Fernet token, which SwarmKit writes in FIPS mode only.
+pub(crate) const FERNET: i32 = 2;
 
 /// Why a key file cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +32,9 @@ pub enum KeyFileError {
     /// The file is encrypted with another key.
     #[error("the unlock key is another one")]
     WrongKey,
+    /// The file was written by a manager in FIPS mode.
+    #[error("the raft key is encrypted with Fernet, as in FIPS mode, which is not supported")]
+    Fernet,
     /// The file is damaged.
     #[error("the node's key file is damaged: {0}")]
     Damaged(&'static str),

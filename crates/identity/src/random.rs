@@ -1,4 +1,6 @@
-//! Random identifiers and keys, from the operating system.
+//! Random identifiers and keys, and the clock, from the operating system.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -30,4 +32,10 @@ pub fn new_kek() -> [u8; 32] {
 /// A new key that encrypts the raft log (DEK).
 pub fn new_dek() -> [u8; 32] {
     random_bytes()
+}
+
+/// The system's clock, for callers of what takes the time as a parameter.
+pub fn system_now() -> model::Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    model::Timestamp::from_unix_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

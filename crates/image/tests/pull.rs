@@ -108,6 +108,12 @@ async fn what_is_not_there() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(error.to_string(), format!("manifest for {missing} not found: manifest unknown: manifest unknown"));
 
+    // what a mirror says counts for more than that nobody answers behind it
+    let mirrors = vec![format!("http://{}", registry.address)];
+    let behind = store_with(RegistryConfig { mirrors, ..settings() });
+    let error = behind.store.distribution(&reference("a/nothere"), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+
     let error = pull("127.0.0.1:1/x".into()).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(error.to_string(), "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused");

@@ -16,6 +16,7 @@ use orchestration::leader::Leader;
 use tokio::sync::watch;
 
 use crate::dispatcher::Dispatcher;
+use crate::duties::Duties;
 use crate::error::ControlError;
 use crate::founding::Founding;
 use crate::writer::{MAX_ACTIONS, Writer, now};
@@ -28,6 +29,8 @@ pub(crate) struct LeaderLoop {
     pub(crate) writer: Arc<Writer>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) status: watch::Receiver<Status>,
+    /// The other loops of a leader.
+    pub(crate) duties: Duties,
     /// What to write into an empty store.
     pub(crate) founding: Option<Founding>,
     /// Says that this manager leads and its first writes are committed.
@@ -58,6 +61,8 @@ impl LeaderLoop {
         self.dispatcher.begin();
         self.ready.send_replace(true);
         tracing::info!("this manager leads");
+        // Ends with the leadership.
+        let _duties = self.duties.start();
         // Not the same identifiers again at the next leadership.
         let mut planner = Leader::new(u64::from_le_bytes(identity::random_bytes()));
         planner.rebuild(&self.writer.shared().view());

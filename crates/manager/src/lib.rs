@@ -13,19 +13,35 @@
 
 #![forbid(unsafe_code)]
 
+mod authorize;
+mod blacklist;
+mod ca;
 mod caller;
 mod codec;
 mod control;
 mod dispatcher;
+mod duties;
 mod error;
+mod forward;
 mod founding;
+mod gate;
+mod health;
+mod joining;
 mod leader;
+mod leadership;
 mod log_broker;
 mod machine;
 mod manager;
+mod membership;
+mod methods;
+mod raft_service;
+mod role_manager;
+mod routes;
 mod shared;
 #[cfg(test)]
 mod test_support;
+mod timing;
+mod tuning;
 mod writer;
 
 pub use caller::Caller;
@@ -37,7 +53,10 @@ pub use control::{
 pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity, core as dispatcher_core};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
+pub use joining::joining_routes;
 pub use log_broker::{LogBroker, LogBrokerService};
-pub use manager::{Manager, ManagerConfig, ManagerError};
+pub use manager::{Beginning, Manager, ManagerConfig, ManagerError};
+pub use raft_service::{RaftPort, RaftService};
 pub use shared::{Commit, Next, Shared, Watch};
+pub use timing::Timing;
 pub use writer::{Log, LostLeadership, Writer};

@@ -1,47 +1,71 @@
-//! Starts and stops a manager: raft, store, leader's loop, dispatcher, log broker.
+//! Starts and stops a manager: raft, store, leader's loop and duties, dispatcher, log broker, and the gRPC services in
+//! front of them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use consensus::{Beginning, SnapshotPolicy};
+use identity::{Credentials, ServerRole};
 use model::{Node, NodeId, Reachability};
 use swarm_proto::swarmkit as p;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic::service::Routes;
+use tonic::transport::Channel;
 
+use crate::ca::CaService;
 use crate::control::Control;
 use crate::dispatcher::{Dispatcher, ManagerIdentity};
+use crate::duties::Duties;
 use crate::founding::Founding;
+use crate::gate::GateKeeper;
+use crate::health::HealthService;
 use crate::leader::LeaderLoop;
+use crate::leadership::{self, Leadership};
 use crate::log_broker::LogBroker;
 use crate::machine::{RaftLog, StoreMachine};
+use crate::membership::MembershipService;
+use crate::routes::{self, OwnRaftService, Services};
 use crate::shared::Shared;
+use crate::timing::Timing;
+use crate::tuning;
 use crate::writer::Writer;
 
-/// Entries between snapshots when the cluster does not say.
-const SNAPSHOT_INTERVAL: u64 = 10_000;
-/// Entries kept for slow followers when the cluster does not say.
-const KEEP_ENTRIES: u64 = 500;
+/// How a manager begins.
+#[derive(Clone, Debug)]
+pub enum Beginning {
+    /// A new cluster. Given again after a crash it goes on with what is there.
+    Found(Box<Founding>),
+    /// From its log.
+    Restart,
+    /// As the member that the group's leader took by its answer to `Join`.
+    Join {
+        /// All members that the answer names.
+        members: Vec<p::RaftMember>,
+    },
+    /// From its log, alone: all other managers are removed from the group.
+    ForceNewCluster,
+}
 
 /// What a manager is started with.
 pub struct ManagerConfig {
     /// This node.
     pub node_id: NodeId,
-    /// Its number in the raft group.
+    /// Its number in the raft group; the answer to `Join` gives a joiner's.
     pub raft_id: u64,
     /// Where nodes reach this manager, `host:port`.
     pub advertise_addr: String,
     /// Folder of log and snapshots.
     pub raft_folder: PathBuf,
-    /// Key of log and snapshots.
+    /// Key of log and snapshots: of all that is written.
     pub dek: [u8; 32],
-    /// The trust root, PEM.
-    pub root_ca: Vec<u8>,
+    /// The key before it, while what it sealed is still on disk.
+    pub old_dek: Option<[u8; 32]>,
+    /// The node's live TLS identity.
+    pub credentials: Credentials,
     /// Seed of every choice that is made at random.
     pub seed: u64,
-    /// Begins a new cluster: the raft folder must be empty. Given again after a crash it is used only if the store is
-    /// still empty.
-    pub founding: Option<Founding>,
+    /// How it begins.
+    pub beginning: Beginning,
 }
 
 /// Why a manager could not start.
@@ -50,6 +74,9 @@ pub enum ManagerError {
     /// Raft could not start.
     #[error("manager could not start")]
     Consensus(#[from] consensus::StartError),
+    /// The node has no certificate.
+    #[error("manager could not start: this node has no certificate")]
+    NoCertificate,
     /// The thread that starts it died.
     #[error("manager could not start: {0}")]
     Panicked(#[from] tokio::task::JoinError),
@@ -60,54 +87,72 @@ pub struct Manager {
     shared: Arc<Shared>,
     writer: Arc<Writer>,
     control: Control,
-    dispatcher: Arc<Dispatcher>,
-    log_broker: Arc<LogBroker>,
+    services: Services,
     raft: Arc<consensus::Handle>,
     ready: watch::Receiver<bool>,
+    timing: watch::Receiver<Timing>,
     node_id: NodeId,
     /// Ended by [`Manager::stop`] or with the manager.
     loops: std::sync::Mutex<JoinSet<()>>,
 }
 
 impl Manager {
-    /// Starts on what is on disk. Returns when raft runs, not when there is a leader.
+    /// Starts on what is on disk, or as its beginning says. Returns when raft runs, not when there is a leader.
     pub async fn start(config: ManagerConfig) -> Result<Self, ManagerError> {
+        let credentials = config.credentials.clone();
+        let certificate = credentials.current().node.clone().ok_or(ManagerError::NoCertificate)?;
         let shared = Arc::new(Shared::default());
-        let machine = StoreMachine::new(shared.clone());
-        let raft_config = raft_config(&config);
-        let runtime = tokio::runtime::Handle::current();
-        let raft = tokio::task::spawn_blocking(move || {
-            consensus::start(raft_config, Box::new(machine), Arc::new(NoPeers), &runtime)
-        });
-        let raft = Arc::new(raft.await??);
-        let log = Arc::new(RaftLog(raft.clone()));
+        let raft = start_raft(&config, &shared).await?;
         // Requests of different runs must not share an identifier; SwarmKit draws them from a clock, too.
         let first_request = config.seed & (u64::MAX >> 1);
-        let writer = Arc::new(Writer::new(shared.clone(), log, first_request));
+        let writer = Arc::new(Writer::new(shared.clone(), Arc::new(RaftLog(raft.clone())), first_request));
         let identity = ManagerIdentity {
             node_id: config.node_id.clone(),
             advertise_addr: config.advertise_addr,
-            root_ca: config.root_ca,
+            root_ca: credentials.current().roots.pem().to_vec(),
         };
         let (dispatcher, mut loops) = Dispatcher::start(writer.clone(), identity, raft.status(), config.seed);
         let (ready_sender, ready) = watch::channel(false);
+        let founding = match config.beginning {
+            Beginning::Found(founding) => Some(*founding),
+            Beginning::Restart | Beginning::Join { .. } | Beginning::ForceNewCluster => None,
+        };
+        let duties = Duties { writer: writer.clone(), raft: raft.clone(), credentials: credentials.clone() };
         let leader = LeaderLoop {
             writer: writer.clone(),
             dispatcher: dispatcher.clone(),
             status: raft.status(),
-            founding: config.founding,
+            duties,
+            founding,
             ready: ready_sender,
         };
         loops.spawn(leader.run());
-        Ok(Self {
-            control: Control::new(writer.clone()),
+        let (timing_sender, timing) = watch::channel(Timing::SwarmKit);
+        loops.spawn(tuning::run(shared.clone(), raft.clone(), timing_sender));
+        let (clock, leaderless_since) = leadership::clock();
+        loops.spawn(leadership::run_clock(raft.status(), clock));
+        let leadership = Leadership::new(raft.status(), ready.clone(), leaderless_since, credentials.clone());
+        let leadership = Arc::new(leadership);
+        let cluster_id = certificate.identity().cluster_id.clone();
+        let keeper = GateKeeper { node_id: config.node_id.clone(), cluster_id, shared: shared.clone(), leadership };
+        let services = Services {
+            keeper: Arc::new(keeper),
+            dispatcher,
             log_broker: LogBroker::new(shared.clone()),
+            ca: CaService::new(writer.clone()),
+            membership: MembershipService::new(writer.clone(), raft.clone(), credentials.clone()),
+            health: HealthService { status: raft.status() },
+            raft: Arc::new(OwnRaftService::new(raft.clone(), routes::let_managers_in)),
+        };
+        Ok(Self {
+            control: Control::new(writer.clone(), credentials),
             node_id: config.node_id,
+            services,
             shared,
             writer,
-            dispatcher,
             raft,
             ready,
+            timing,
             loops: std::sync::Mutex::new(loops),
         })
     }
@@ -122,14 +167,25 @@ impl Manager {
         &self.control
     }
 
+    /// All gRPC services of port 2377, each method behind its role check. Whoever serves them puts an
+    /// [`identity::PeerInfo`] into each request's extensions: without one a caller is a stranger.
+    pub fn remote_routes(&self) -> Routes {
+        self.services.remote()
+    }
+
+    /// The services for this node's own agent, over a pipe that nobody else can reach: the caller is this node.
+    pub fn local_routes(&self) -> Routes {
+        self.services.local()
+    }
+
     /// The dispatcher.
     pub fn dispatcher(&self) -> &Arc<Dispatcher> {
-        &self.dispatcher
+        &self.services.dispatcher
     }
 
     /// The log broker.
     pub fn log_broker(&self) -> &Arc<LogBroker> {
-        &self.log_broker
+        &self.services.log_broker
     }
 
     /// Where the raft group stands.
@@ -142,12 +198,39 @@ impl Manager {
         self.ready.clone()
     }
 
+    /// How fast this manager misses its leader.
+    pub fn timing(&self) -> watch::Receiver<Timing> {
+        self.timing.clone()
+    }
+
+    /// Ready when this manager is no member of the raft group any more: it was demoted, or its node removed.
+    pub fn removed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut status = self.raft.status();
+        async move {
+            if status.wait_for(|status| status.removed_from_group).await.is_err() {
+                // Raft ended otherwise.
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Seals log and snapshots with another key from now on. It must be in the key file as the pending one already; when
+    /// this returns, the old one is needed no more.
+    pub async fn rotate_dek(&self, dek: &[u8; 32]) -> Result<(), consensus::RotateError> {
+        self.raft.rotate_dek(consensus::Dek::new(dek)).await
+    }
+
     /// Puts the live member list's view of a manager into its node object, as SwarmKit does when it is read.
     pub fn fill_manager_status(&self, node: &mut Node) {
         let status = self.raft.status();
         let status = status.borrow();
         let Some(member) = status.members.values().find(|member| member.node_id == node.id.as_str()) else { return };
-        let reachable = node.id == self.node_id || status.leader != 0;
+        // Only the leader hears of all.
+        let leads = status.leader == status.raft_id;
+        let reachable = match leads {
+            true => status.is_reachable(member.raft_id),
+            false => node.id == self.node_id || status.leader != 0,
+        };
         node.manager_status = Some(model::ManagerStatus {
             raft_id: model::RaftId(member.raft_id),
             addr: member.addr.clone(),
@@ -160,7 +243,7 @@ impl Manager {
     /// writes are refused from now on.
     pub async fn stop(&self) {
         self.writer.end();
-        self.dispatcher.end();
+        self.services.dispatcher.end();
         self.loops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).abort_all();
         let raft = self.raft.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || raft.stop()).await {
@@ -169,14 +252,15 @@ impl Manager {
     }
 }
 
-/// A manager alone reaches nobody.
-struct NoPeers;
-
-#[tonic::async_trait]
-impl consensus::Dial for NoPeers {
-    async fn dial(&self, addr: &str) -> Result<tonic::transport::Channel, consensus::DialError> {
-        Err(consensus::DialError { addr: addr.to_owned(), source: "this manager is alone".into() })
-    }
+async fn start_raft(config: &ManagerConfig, shared: &Arc<Shared>) -> Result<Arc<consensus::Handle>, ManagerError> {
+    let machine = StoreMachine::new(shared.clone());
+    let raft_config = raft_config(config);
+    let dial = Arc::new(ManagerDial(config.credentials.clone()));
+    let runtime = tokio::runtime::Handle::current();
+    // Reads the whole log.
+    let started =
+        tokio::task::spawn_blocking(move || consensus::start(raft_config, Box::new(machine), dial, &runtime)).await?;
+    Ok(Arc::new(started?))
 }
 
 fn raft_config(config: &ManagerConfig) -> consensus::Config {
@@ -188,11 +272,27 @@ fn raft_config(config: &ManagerConfig) -> consensus::Config {
             addr: config.advertise_addr.clone(),
             status: None,
         },
-        beginning: if config.founding.is_some() { Beginning::Found } else { Beginning::Restart },
+        beginning: match &config.beginning {
+            Beginning::Found(_) => consensus::Beginning::Found,
+            Beginning::Restart => consensus::Beginning::Restart,
+            Beginning::Join { members } => consensus::Beginning::Join { members: members.clone() },
+            Beginning::ForceNewCluster => consensus::Beginning::ForceNewCluster,
+        },
         dek: consensus::Dek::new(&config.dek),
-        old_dek: None,
+        old_dek: config.old_dek.as_ref().map(consensus::Dek::new),
         seed: config.seed,
         timing: consensus::Timing::SWARMKIT,
-        snapshots: SnapshotPolicy { interval: SNAPSHOT_INTERVAL, keep_entries: KEEP_ENTRIES },
+        snapshots: tuning::snapshots(&store::View::new()),
+    }
+}
+
+/// Calls other managers as this node.
+struct ManagerDial(Credentials);
+
+#[async_trait::async_trait]
+impl consensus::Dial for ManagerDial {
+    async fn dial(&self, addr: &str) -> Result<Channel, consensus::DialError> {
+        let connected = identity::connect(addr, ServerRole::Manager, &self.0).await;
+        connected.map_err(|error| consensus::DialError { addr: addr.to_owned(), source: Box::new(error) })
     }
 }

@@ -20,14 +20,23 @@ pub struct Commit {
 /// The committed state of the cluster on this manager.
 pub struct Shared {
     view: RwLock<View>,
-    commits: broadcast::Sender<Arc<Commit>>,
+    commits: broadcast::Sender<Published>,
+}
+
+/// What the log did to the store.
+#[derive(Clone)]
+enum Published {
+    /// A transaction.
+    Commit(Arc<Commit>),
+    /// A snapshot from the leader took the place of everything.
+    Replaced(Box<View>),
 }
 
 /// A view and the commits that follow it.
 pub struct Watch {
     /// The state at the start, or after [`Watch::next`] said to start anew.
     pub view: View,
-    commits: broadcast::Receiver<Arc<Commit>>,
+    commits: broadcast::Receiver<Published>,
     shared: Arc<Shared>,
 }
 
@@ -62,15 +71,15 @@ impl Shared {
         let mut held = self.view.write().unwrap_or_else(PoisonError::into_inner);
         *held = view.clone();
         // Nobody watching is fine: the view holds everything.
-        self.commits.send(Arc::new(Commit { view, events })).ok();
+        self.commits.send(Published::Commit(Arc::new(Commit { view, events }))).ok();
     }
-}
 
-impl Shared {
-    /// Puts a snapshot's state in the place of everything. Watchers take it as any other commit and see no event for
-    /// it; the driver restores only before anybody watches.
+    /// Puts a snapshot's state in the place of everything.
     pub(crate) fn replace(&self, view: View) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        let mut held = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        *held = view.clone();
+        // As above.
+        self.commits.send(Published::Replaced(Box::new(view))).ok();
     }
 }
 
@@ -78,9 +87,13 @@ impl Watch {
     /// The next commit; `None` when the manager is gone. Cancel-safe.
     pub async fn next(&mut self) -> Option<Next> {
         match self.commits.recv().await {
-            Ok(commit) => {
+            Ok(Published::Commit(commit)) => {
                 self.view = commit.view.clone();
                 Some(Next::Commit(commit))
+            }
+            Ok(Published::Replaced(view)) => {
+                self.view = *view;
+                Some(Next::Anew)
             }
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 let fresh = self.shared.watch();

@@ -329,8 +329,10 @@ const NETWORK_SYSCTLS: [(&str, &str); 5] = [
     ("net.ipv4.neigh.default.gc_thresh3", "65536"),
 ];
 
-const SANDBOX_SYSCTLS: [(&str, &str); 4] = [
+const SANDBOX_SYSCTLS: [(&str, &str); 5] = [
     ("net.ipv6.conf.default.disable_ipv6", "1"),
+    // no socket is here: looking for one with each packet that is only forwarded is work for nothing
+    ("net.ipv4.ip_early_demux", "0"),
     ("net.ipv4.ip_forward", "1"),
     ("net.ipv4.conf.all.rp_filter", "0"),
     ("net.ipv4.conf.default.rp_filter", "0"),

@@ -327,6 +327,8 @@ async fn make_namespace(path: PathBuf, is_on_ingress: bool) -> Result<(Namespace
                 // packets of the mesh come by another link than their sender's route says
                 netns::set_sysctl("net.ipv4.conf.all.rp_filter", "0")?;
                 netns::set_sysctl("net.ipv4.conf.default.rp_filter", "0")?;
+                // see `task_rules`: without it each reply is routed twice, and goes the right way all the same
+                netns::set_sysctl_if_present("net.ipv4.tcp_fwmark_accept", "1")?;
             }
             Links::open_here(&runtime)
         })

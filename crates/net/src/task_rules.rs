@@ -4,9 +4,10 @@
 //! ingress sandbox that asked, and not out of `eth1`:
 //!
 //! ```text
-//! in   mangle  last four bytes of the source MAC (an ingress sandbox's is 02:42 + its address) -> conntrack mark
+//! in   mangle  last four bytes of the source MAC (an ingress sandbox's is 02:42 + its address) -> conntrack mark, packet mark
 //!      nat     published port -> target port
-//! out  route   conntrack mark -> packet mark; the packet is routed anew
+//!      tcp     packet mark of the first packet -> mark of the accepted socket (tcp_fwmark_accept)
+//! out  route   conntrack mark -> packet mark; the packet is routed anew, unless its socket's mark led it that way already
 //!      rule    mark within the ingress subnet -> a table with one gateway on eth0, known only as a neighbour 02:42:00:00:00:00
 //!      egress  last four bytes of the destination MAC <- packet mark
 //! ```
@@ -91,11 +92,16 @@ fn write_guard(batch: &mut Batch, table: &Table, mesh: &TaskMesh<'_>) {
     let near = Rule::new().saddr(Cmp::Eq, mesh.address).proto_port_in(PORTS).verdict(Verdict::Accept);
     batch.add_rule(table, "guard-in", &near);
     let source_mac_tail = Expr::Payload { base: Base::Link, offset: 8, len: 4, reg: R1 };
-    let far = Rule::new().proto_port_in(PORTS).with([source_mac_tail, Expr::CtSet(Ct::Mark, R1)]);
+    let far = Rule::new().proto_port_in(PORTS).with([
+        source_mac_tail,
+        Expr::CtSet(Ct::Mark, R1),
+        Expr::MetaSet(Meta::Mark, R1),
+    ]);
     batch.add_rule(table, "guard-in", &far.verdict(Verdict::Accept));
     batch.add_base_chain(table, "guard-out", &Hook::filter(OUTPUT, 0));
     let inside = Rule::new().oif(Cmp::Eq, "lo").verdict(Verdict::Accept);
     batch.add_rule(table, "guard-out", &inside);
+    batch.add_rule(table, "guard-out", &Rule::new().direction(1).verdict(Verdict::Accept));
     for protocol in GUARDED {
         batch.add_rule(table, "guard-in", &Rule::new().protocol(protocol).verdict(Verdict::Drop));
         let begun = Rule::new().saddr(Cmp::Eq, own).protocol(protocol).direction(0);

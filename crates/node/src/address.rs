@@ -107,6 +107,13 @@ pub fn resolve(wanted: &Wanted<'_>, local: &[LocalAddress]) -> Result<Addresses,
     })
 }
 
+/// As [`resolve`], for a node that joins and leaves it to the managers which address of it they see.
+pub fn listen_only(wanted: &Wanted<'_>, local: &[LocalAddress]) -> Result<Addresses, AddressError> {
+    // Whatever stands for the listen address serves to have the rest checked.
+    let checked = resolve(&Wanted { advertise: "127.0.0.1", ..wanted.clone() }, local)?;
+    Ok(Addresses { advertise: String::new(), ..checked })
+}
+
 /// `host:port`, with brackets around IPv6.
 pub fn join(ip: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(ip, port).to_string()

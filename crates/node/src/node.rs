@@ -1,23 +1,27 @@
-//! The node: founds, starts, leaves. Transitions happen one at a time; readers see the last finished one.
+//! The node: founds, joins, starts, leaves. Transitions happen one at a time; readers see the last finished one.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use agent::{AgentConfig, AgentHandle, Executor, SessionInfo};
-use identity::{CertificateFiles, DiskError, KeyFile, KeyFileError, RootAuthority};
-use manager::{Founding, Manager, ManagerConfig};
+use agent::{Executor, SessionInfo};
+use identity::{CertificateFiles, DiskError, Expiry, KeyFile, KeyFileError, RootAuthority, system_now};
+use manager::{Beginning, Founding, Manager};
 use model::{ClusterSpec, NodeAvailability, NodeId, NodeRole};
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
 
-use crate::address::{self, AddressError, Wanted};
-use crate::key_file::{self, unlock_key_of};
-use crate::local;
-use crate::state::{Saved, StateError, StateFolder};
+use crate::address::{self, Addresses, Wanted};
+use crate::error::{LeaveError, NodeError, StartError, UnlockError, chain};
+use crate::joining::{self, Joining};
+use crate::keeper::{Keeper, KeeperError};
+use crate::leaving::{LeaveMode, Managers, Standing, may_leave};
+use crate::life::{Ending, Life, Running, Start, expiry};
+use crate::remotes::RemoteManager;
+use crate::state::{Saved, StateFolder};
 
-/// How long init waits for the new manager's first writes.
-const FOUNDING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long init, join and unlock wait for the swarm. dockerd's.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Data path ports that dockerd allows.
 const DATA_PATH_PORTS: std::ops::RangeInclusive<u32> = 1024..=49151;
 
@@ -55,85 +59,21 @@ pub struct InitRequest {
     pub spec: ClusterSpec,
 }
 
-/// Why a swarm could not be founded.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// This node is in a swarm.
-    #[error("this node is in a swarm")]
-    InSwarm,
-    /// An address.
-    #[error("an address cannot be used: {0:?}")]
-    Address(AddressError),
-    /// The data path port is out of range.
-    #[error("data path port {0} is out of range")]
-    DataPathPort(u32),
-    /// The file system.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// Certificates on disk.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// Keys and certificates.
-    #[error("certificates could not be made: {0}")]
-    Identity(String),
-    /// The manager.
-    #[error(transparent)]
-    Manager(#[from] manager::ManagerError),
-    /// The stored state lacks something.
-    #[error("swarm state: {0}")]
-    Incomplete(&'static str),
-    /// The new manager did not answer in time.
-    #[error("the manager did not become ready in time")]
-    Timeout,
-    /// Other managers would be cut off.
-    #[error("a new cluster can be forced only from a swarm of one manager so far")]
-    OtherManagers,
-}
-
-/// Whether leaving may lose data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaveMode {
-    /// Refuse where state would be lost.
-    Safe,
-    /// Leave whatever it costs.
-    Force,
-}
-
-/// Why leaving was refused or failed.
-#[derive(Debug, thiserror::Error)]
-pub enum LeaveError {
-    /// This node is in no swarm.
-    #[error("this node is in no swarm")]
-    NotInSwarm,
-    /// It is the only manager: the swarm would be lost.
-    #[error("the last manager leaves only with force")]
-    LastManager,
-    /// Its manager is locked: what the swarm would lose is unknown.
-    #[error("a locked manager leaves only with force")]
-    Locked,
-    /// Its manager does not run: what the swarm would lose is unknown.
-    #[error("a manager that does not run leaves only with force")]
-    InactiveManager,
-    /// The file system.
-    #[error(transparent)]
-    State(#[from] StateError),
-}
-
-/// Why a manager was not unlocked.
-#[derive(Debug, thiserror::Error)]
-pub enum UnlockError {
-    /// This node is in no swarm.
-    #[error("this node is in no swarm")]
-    NotInSwarm,
-    /// It is not locked.
-    #[error("the manager is not locked")]
-    NotLocked,
-    /// The key is another one.
-    #[error("the unlock key is another one")]
-    WrongKey,
-    /// It was unlocked and could not start.
-    #[error(transparent)]
-    Start(NodeError),
+/// How to join a swarm.
+#[derive(Clone, Debug, Default)]
+pub struct JoinRequest {
+    /// IP address or interface, with optional port.
+    pub listen_addr: String,
+    /// IP address or interface, with optional port; empty: as the managers see it.
+    pub advertise_addr: String,
+    /// IP address or interface; empty: as advertised.
+    pub data_path_addr: String,
+    /// Managers, `host:port`.
+    pub remote_addrs: Vec<String>,
+    /// `SWMTKN-1-…`.
+    pub join_token: String,
+    /// Availability of this node.
+    pub availability: NodeAvailability,
 }
 
 /// Where a node stands.
@@ -142,12 +82,14 @@ pub enum NodeState {
     /// In no swarm.
     #[default]
     Inactive,
-    /// In a swarm, its manager has not led yet.
+    /// Joining, or in a swarm and not heard of yet in this run.
     Pending,
     /// In a swarm.
     Active,
-    /// In a swarm, but could not start.
+    /// In a swarm, but could not start, or its manager could not.
     Failed,
+    /// In a swarm, but its certificate has expired.
+    Expired,
     /// In a swarm, its manager waits for the unlock key.
     Locked,
 }
@@ -157,42 +99,114 @@ pub enum NodeState {
 pub struct NodeInfo {
     /// Where it stands.
     pub state: NodeState,
+    /// What it is by its certificate; a worker outside a swarm.
+    pub role: NodeRole,
     /// Its identifier; empty outside a swarm.
     pub node_id: String,
     /// The IP address that others are told; empty outside a swarm.
     pub advertise_ip: String,
     /// Where its manager is reached, `host:port`; empty outside a swarm.
     pub advertise_addr: String,
+    /// Managers that it knows.
+    pub managers: Vec<RemoteManager>,
     /// Why it failed.
     pub error: String,
     /// Last session of its agent.
     pub session: SessionInfo,
 }
 
-/// What runs while the node is in a swarm.
-struct Running {
-    agent: AgentHandle,
-    _services: JoinSet<()>,
+/// What this node is doing. Owned by whoever holds the lock.
+pub(crate) enum Stage {
+    /// In no swarm.
+    Out,
+    /// Asking for its first certificate.
+    Joining(Joining),
+    /// In a swarm.
+    In(Box<Running>),
+    /// In a swarm, its key file locked.
+    Locked(Saved),
+    /// In a swarm, and could not start.
+    Failed(Saved),
 }
 
 /// What readers see.
 #[derive(Clone, Default)]
-struct Current {
-    node_id: Option<NodeId>,
-    saved: Saved,
-    manager: Option<Arc<Manager>>,
-    session: Option<watch::Receiver<SessionInfo>>,
-    error: String,
-    locked: bool,
+pub(crate) enum Shown {
+    #[default]
+    Out,
+    Joining(Saved),
+    In(Arc<Life>, watch::Receiver<SessionInfo>),
+    Locked(Saved),
+    Failed(Saved, NodeState, String),
 }
 
 /// This machine in the swarm.
-pub struct SwarmNode {
-    config: NodeConfig,
-    folder: StateFolder,
-    running: Mutex<Option<Running>>,
-    current: RwLock<Current>,
+pub struct SwarmNode(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) config: NodeConfig,
+    pub(crate) folder: StateFolder,
+    pub(crate) stage: Mutex<Stage>,
+    shown: RwLock<Shown>,
     managers: watch::Sender<Option<Arc<Manager>>>,
+}
+
+impl Inner {
+    pub(crate) fn show(&self, shown: Shown) {
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown;
+    }
+
+    fn shown(&self) -> Shown {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn files(&self) -> CertificateFiles {
+        CertificateFiles::new(self.folder.path())
+    }
+
+    /// Starts to live with this identity.
+    pub(crate) async fn live(
+        &self,
+        keeper: Keeper,
+        saved: Saved,
+        beginning: Option<Beginning>,
+    ) -> Result<Running, StartError> {
+        let start = Start {
+            config: self.config.clone(),
+            folder: self.folder.clone(),
+            keeper,
+            saved,
+            beginning,
+            managers: self.managers.clone(),
+        };
+        let running = Running::start(start).await?;
+        self.show(Shown::In(running.life.clone(), running.session.clone()));
+        Ok(running)
+    }
+
+    /// A life that could not start; the state stays.
+    pub(crate) fn failed(&self, saved: Saved, error: &NodeError) -> Stage {
+        let text = chain(error);
+        tracing::error!(error = text, "this node's swarm could not be started");
+        let expired = matches!(
+            error,
+            NodeError::Start(StartError::Keeper(KeeperError::Chain(identity::ChainError::Expired { .. })))
+        );
+        let state = if expired { NodeState::Expired } else { NodeState::Failed };
+        self.show(Shown::Failed(saved.clone(), state, text));
+        Stage::Failed(saved)
+    }
+
+    /// Forgets the swarm.
+    pub(crate) fn forget(&self) -> Result<(), crate::state::StateError> {
+        self.show(Shown::Out);
+        self.folder.remove()
+    }
+
+    pub(crate) fn addresses(&self, wanted: &Wanted<'_>) -> Result<Addresses, NodeError> {
+        let local = address::local_addresses().map_err(NodeError::Address)?;
+        address::resolve(wanted, &local).map_err(NodeError::Address)
+    }
 }
 
 impl SwarmNode {
@@ -200,280 +214,332 @@ impl SwarmNode {
     /// all the same.
     pub async fn open(config: NodeConfig) -> Self {
         let folder = StateFolder::new(config.folder.clone());
-        let node = Self {
+        let inner = Arc::new(Inner {
             config,
             folder,
-            running: Mutex::new(None),
-            current: RwLock::default(),
+            stage: Mutex::new(Stage::Out),
+            shown: RwLock::default(),
             managers: watch::channel(None).0,
-        };
-        let mut running = node.running.lock().await;
-        match node.folder.load() {
-            Ok(None) => {}
-            Ok(Some(saved)) => match node.start(saved.clone(), None, None).await {
-                Ok(started) => *running = Some(started),
-                Err(NodeError::Disk(DiskError::Key(KeyFileError::Locked))) => {
-                    tracing::info!("this node's manager waits for its unlock key");
-                    node.set(Current { saved, locked: true, ..Current::default() });
+        });
+        let mut stage = inner.stage.lock().await;
+        *stage = match inner.folder.load() {
+            Ok(None) => Stage::Out,
+            Ok(Some(_)) if !inner.files().exists() => {
+                tracing::warn!("this node had begun to join a swarm and has no certificate: it is in none");
+                if let Err(error) = inner.forget() {
+                    tracing::error!(error = chain(&error), "the state of a swarm could not be removed");
                 }
-                Err(error) => node.failed(saved, &error),
-            },
-            Err(error) => node.failed(Saved::default(), &error.into()),
-        }
-        drop(running);
-        node
-    }
-
-    fn failed(&self, saved: Saved, error: &NodeError) {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(inner) = source {
-            text = format!("{text}: {inner}");
-            source = inner.source();
-        }
-        tracing::error!(error = text, "this node's swarm could not be started");
-        self.set(Current { saved, error: text, ..Current::default() });
-    }
-
-    fn set(&self, current: Current) {
-        self.managers.send_replace(current.manager.clone());
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
-    }
-
-    fn current(&self) -> Current {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+                Stage::Out
+            }
+            Ok(Some(saved)) => inner.reopen(saved).await,
+            Err(error) => inner.failed(Saved::default(), &error.into()),
+        };
+        drop(stage);
+        Self(inner)
     }
 
     /// Founds a swarm and returns when its manager answers.
     pub async fn init(&self, request: InitRequest) -> Result<NodeId, NodeError> {
-        let mut running = self.running.lock().await;
-        let current = self.current();
-        if running.is_some() || current.locked || !current.error.is_empty() {
-            if request.force_new_cluster && running.is_some() {
-                return self.restart_alone(&mut running, current).await;
-            }
+        let inner = &self.0;
+        let mut stage = inner.stage.lock().await;
+        let in_swarm = !matches!(*stage, Stage::Out);
+        if in_swarm && !request.force_new_cluster {
             return Err(NodeError::InSwarm);
         }
         if request.data_path_port != 0 && !DATA_PATH_PORTS.contains(&request.data_path_port) {
             return Err(NodeError::DataPathPort(request.data_path_port));
         }
-        let wanted = Wanted {
+        let addresses = inner.addresses(&Wanted {
             listen: &request.listen_addr,
             advertise: &request.advertise_addr,
-            default_advertise: &self.config.default_advertise_addr,
+            default_advertise: &inner.config.default_advertise_addr,
             data_path: &request.data_path_addr,
-        };
-        let local = address::local_addresses().map_err(NodeError::Address)?;
-        let addresses = address::resolve(&wanted, &local).map_err(NodeError::Address)?;
+        })?;
+        if in_swarm {
+            return inner.alone(&mut stage, addresses).await;
+        }
         let saved = Saved {
             listen_addr: addresses.listen,
             advertise_addr: addresses.advertise,
             data_path_addr: addresses.data_path,
+            default_address_pool: Some(request.default_address_pool.clone()),
+            subnet_size: request.subnet_size,
+            data_path_port: request.data_path_port,
             raft_id: identity::random_raft_id(),
+            ..Saved::default()
         };
-        match self.found(request, saved).await {
-            Ok((started, node_id)) => {
-                *running = Some(started);
+        match inner.found(request, saved).await {
+            Ok(running) => {
+                let node_id = running.life.keeper.node_id();
+                *stage = Stage::In(Box::new(running));
                 Ok(node_id)
             }
             Err(error) => {
-                self.set(Current::default());
-                if let Err(left) = self.folder.remove() {
-                    tracing::error!(error = %left, "a swarm that could not be founded left files behind");
+                if let Err(left) = inner.forget() {
+                    tracing::error!(error = chain(&left), "a swarm that could not be founded left files behind");
                 }
                 Err(error)
             }
         }
     }
 
-    async fn found(&self, request: InitRequest, saved: Saved) -> Result<(Running, NodeId), NodeError> {
-        self.folder.create()?;
-        let founding = make_identity(&self.folder, request)?;
-        let node_id = founding.node_id.clone();
-        let kek = founding.unlock_key;
-        let started = self.start(saved.clone(), Some(founding), kek).await?;
-        let manager = self.current().manager.ok_or(NodeError::Incomplete("no manager"))?;
-        let mut ready = manager.ready();
-        let waited = tokio::time::timeout(FOUNDING_TIMEOUT, ready.wait_for(|ready| *ready)).await;
-        let is_ready = matches!(waited, Ok(Ok(_)));
-        drop(waited);
-        let saved = if is_ready { self.folder.save(&saved).map_err(NodeError::from) } else { Err(NodeError::Timeout) };
-        if let Err(error) = saved {
-            started.agent.detach().await;
-            manager.stop().await;
-            return Err(error);
-        }
-        Ok((started, node_id))
+    /// Joins a swarm. Waits for some time; after that the join goes on in the background.
+    pub async fn join(&self, request: JoinRequest) -> Result<(), NodeError> {
+        joining::join(&self.0, request).await
     }
 
-    /// `--force-new-cluster` of a lone manager: it starts again from what it has.
-    async fn restart_alone(&self, running: &mut Option<Running>, current: Current) -> Result<NodeId, NodeError> {
-        let manager = current.manager.clone().ok_or(NodeError::Incomplete("no manager"))?;
-        if manager.status().borrow().members.len() > 1 {
-            return Err(NodeError::OtherManagers);
-        }
-        if let Some(old) = running.take() {
-            old.agent.detach().await;
-        }
-        self.set(Current::default());
-        drop(current.manager);
-        manager.stop().await;
-        match self.start(current.saved.clone(), None, unlock_key_of(&manager)).await {
-            Ok(started) => *running = Some(started),
-            Err(error) => {
-                self.failed(current.saved, &error);
-                return Err(error);
-            }
-        }
-        current.node_id.ok_or(NodeError::Incomplete("no node identifier"))
-    }
-
-    /// Opens a locked manager.
+    /// Opens a locked manager, and waits for some time until it answers.
     pub async fn unlock(&self, key: &[u8; 32]) -> Result<(), UnlockError> {
-        let mut running = self.running.lock().await;
-        let current = self.current();
-        if !current.locked {
-            return Err(if running.is_some() || !current.error.is_empty() {
-                UnlockError::NotLocked
-            } else {
-                UnlockError::NotInSwarm
-            });
-        }
-        match self.start(current.saved.clone(), None, Some(*key)).await {
-            Ok(started) => *running = Some(started),
-            Err(NodeError::Disk(DiskError::Key(KeyFileError::WrongKey))) => return Err(UnlockError::WrongKey),
+        let inner = &self.0;
+        let mut stage = inner.stage.lock().await;
+        let saved = match &*stage {
+            Stage::Locked(saved) => saved.clone(),
+            Stage::Out => return Err(UnlockError::NotInSwarm),
+            _ => return Err(UnlockError::NotLocked),
+        };
+        let mut readiness = match inner.resume(saved.clone(), Some(*key)).await {
+            Ok(running) => {
+                let readiness = running.readiness();
+                *stage = Stage::In(Box::new(running));
+                readiness
+            }
+            Err(NodeError::Start(StartError::Keeper(KeeperError::Disk(DiskError::Key(KeyFileError::WrongKey))))) => {
+                return Err(UnlockError::WrongKey);
+            }
             Err(error) => {
-                self.failed(current.saved, &error);
+                *stage = inner.failed(saved, &error);
                 return Err(UnlockError::Start(error));
             }
+        };
+        drop(stage);
+        match tokio::time::timeout(CONNECT_TIMEOUT, readiness.ready()).await {
+            Ok(Err(error)) => Err(UnlockError::Start(NodeError::Manager(error))),
+            // It is open; that the others do not answer is seen in its state.
+            Ok(Ok(())) | Err(_) => Ok(()),
         }
-        Ok(())
     }
 
-    async fn start(
-        &self,
-        saved: Saved,
-        founding: Option<Founding>,
-        kek: Option<[u8; 32]>,
-    ) -> Result<Running, NodeError> {
-        let files = CertificateFiles::new(self.folder.path());
-        let found = files.load(kek.as_ref())?;
-        let identity = found.ok_or(NodeError::Incomplete("the node's certificate is missing"))?;
-        let dek = identity.key.dek.ok_or(NodeError::Incomplete("the node's key file holds no raft key"))?;
-        // One CA, so its certificate is the trust root and the issuer.
-        let tls_info = identity::tls_info(&identity.root_pem, &identity.root_pem);
-        let tls_info = tls_info.map_err(|error| NodeError::Identity(error.to_string()))?;
-        let manager = Manager::start(ManagerConfig {
-            node_id: identity.node_id.clone(),
-            raft_id: saved.raft_id,
-            advertise_addr: saved.advertise_addr.clone(),
-            raft_folder: self.folder.raft(),
-            dek,
-            root_ca: identity.root_pem,
-            seed: u64::from_le_bytes(identity::random_bytes()),
-            founding,
-        });
-        let manager = Arc::new(manager.await?);
-        let (connect, mut services) = local::serve(&manager, identity.node_id.clone());
-        services.spawn(key_file::keep(manager.shared().watch(), files, identity.key, kek));
-        let agent = agent::start(AgentConfig {
-            node_id: identity.node_id.clone(),
-            connect,
-            executor: self.config.executor.clone(),
-            tls_info: Some(tls_info),
-            seed: u64::from_le_bytes(identity::random_bytes()),
-        });
-        self.set(Current {
-            node_id: Some(identity.node_id),
-            saved,
-            manager: Some(manager),
-            session: Some(agent.info()),
-            ..Current::default()
-        });
-        Ok(Running { agent, _services: services })
-    }
-
-    /// Leaves the swarm: stops and removes its tasks, forgets its state.
+    /// Leaves the swarm: stops and removes its tasks, tells a manager, forgets its state.
     pub async fn leave(&self, mode: LeaveMode) -> Result<(), LeaveError> {
-        let mut running = self.running.lock().await;
-        let current = self.current();
-        if running.is_none() && !current.locked && current.error.is_empty() {
-            return Err(LeaveError::NotInSwarm);
+        let inner = &self.0;
+        let mut stage = inner.stage.lock().await;
+        let standing = match &*stage {
+            Stage::Out => return Err(LeaveError::NotInSwarm),
+            Stage::Locked(_) => Standing::Locked,
+            Stage::Joining(_) => Standing::Worker,
+            Stage::In(running) => running.life.leave_standing(),
+            Stage::Failed(_) => inner.failed_standing(),
+        };
+        may_leave(mode, standing)?;
+        match std::mem::replace(&mut *stage, Stage::Out) {
+            Stage::In(running) => running.end(Ending::Leave).await,
+            Stage::Joining(joining) => joining.end().await,
+            Stage::Out | Stage::Locked(_) | Stage::Failed(_) => {}
         }
-        if mode == LeaveMode::Safe {
-            return Err(match &current.manager {
-                Some(_) => LeaveError::LastManager,
-                None if current.locked => LeaveError::Locked,
-                None => LeaveError::InactiveManager,
-            });
-        }
-        if let Some(old) = running.take() {
-            old.agent.leave().await;
-        }
-        self.set(Current::default());
-        if let Some(manager) = current.manager {
-            manager.stop().await;
-        }
-        self.folder.remove()?;
+        inner.forget()?;
         Ok(())
     }
 
     /// Ends manager and agent; tasks run on.
     pub async fn stop(&self) {
-        let mut running = self.running.lock().await;
-        let current = self.current();
-        if let Some(old) = running.take() {
-            old.agent.detach().await;
+        let mut stage = self.0.stage.lock().await;
+        match std::mem::replace(&mut *stage, Stage::Out) {
+            Stage::In(running) => running.end(Ending::Detach).await,
+            Stage::Joining(joining) => joining.end().await,
+            Stage::Out | Stage::Locked(_) | Stage::Failed(_) => {}
         }
-        self.set(Current::default());
-        if let Some(manager) = current.manager {
-            manager.stop().await;
-        }
+        self.0.show(Shown::Out);
     }
 
     /// The manager, if this node is one that runs.
     pub fn manager(&self) -> Option<Arc<Manager>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).manager.clone()
+        self.0.managers.borrow().clone()
     }
 
     /// The manager as it comes and goes.
     pub fn managers(&self) -> watch::Receiver<Option<Arc<Manager>>> {
-        self.managers.subscribe()
+        self.0.managers.subscribe()
     }
 
     /// What this node is in the swarm.
     pub fn info(&self) -> NodeInfo {
-        let current = self.current();
-        let state = match (&current.manager, current.error.is_empty()) {
-            _ if current.locked => NodeState::Locked,
-            (_, false) => NodeState::Failed,
-            (None, true) => NodeState::Inactive,
-            (Some(manager), true) if *manager.ready().borrow() => NodeState::Active,
-            (Some(_), true) => NodeState::Pending,
-        };
-        let advertise: Option<std::net::SocketAddr> = current.saved.advertise_addr.parse().ok();
-        NodeInfo {
-            state,
-            node_id: current.node_id.map(|id| id.to_string()).unwrap_or_default(),
-            advertise_ip: advertise.map(|addr| addr.ip().to_string()).unwrap_or_default(),
-            advertise_addr: current.saved.advertise_addr,
-            error: current.error,
-            session: current.session.map(|session| session.borrow().clone()).unwrap_or_default(),
+        match self.0.shown() {
+            Shown::Out => NodeInfo::default(),
+            Shown::Joining(saved) => NodeInfo { state: NodeState::Pending, ..addresses_of(&saved) },
+            Shown::Locked(saved) => NodeInfo { state: NodeState::Locked, ..addresses_of(&saved) },
+            Shown::Failed(saved, state, error) => NodeInfo { state, error, ..addresses_of(&saved) },
+            Shown::In(life, session) => life.info(session.borrow().clone()),
         }
     }
 }
 
+impl Life {
+    fn info(&self, session: SessionInfo) -> NodeInfo {
+        let role = self.keeper.role();
+        let standing = self.standing.borrow().clone();
+        let expired = expiry(&self.keeper);
+        let ready = if role == NodeRole::Manager { standing.ready } else { session.registered };
+        let state = match (&expired, &standing.error) {
+            (Some(_), _) => NodeState::Expired,
+            (None, Some(_)) => NodeState::Failed,
+            (None, None) if ready => NodeState::Active,
+            (None, None) => NodeState::Pending,
+        };
+        let error = match (expired, standing.error) {
+            (Some(error), _) => error.to_string(),
+            (None, Some(error)) => chain(&*error),
+            (None, None) => String::new(),
+        };
+        NodeInfo {
+            state,
+            role,
+            node_id: self.keeper.node_id().to_string(),
+            managers: self.broker.managers(),
+            error,
+            session,
+            ..addresses_of(&self.saved())
+        }
+    }
+
+    fn leave_standing(&self) -> Standing {
+        if self.keeper.role() == NodeRole::Worker {
+            return Standing::Worker;
+        }
+        let standing = self.standing.borrow().clone();
+        let Some(manager) = standing.manager.filter(|_| standing.ready) else { return Standing::InactiveManager };
+        let view = manager.shared().view();
+        let mut nodes: Vec<_> = view.nodes().map(|node| model::Node::clone(node)).collect();
+        nodes.iter_mut().for_each(|node| manager.fill_manager_status(node));
+        Standing::ActiveManager(Managers::count(nodes.iter(), &self.keeper.node_id()))
+    }
+}
+
+fn addresses_of(saved: &Saved) -> NodeInfo {
+    let advertise: Option<SocketAddr> = saved.advertise_addr.parse().ok();
+    NodeInfo {
+        advertise_ip: advertise.map_or_else(|| saved.local_addr.clone(), |addr| addr.ip().to_string()),
+        advertise_addr: saved.advertise_addr.clone(),
+        ..NodeInfo::default()
+    }
+}
+
+impl Inner {
+    /// Comes back after a restart of the daemon.
+    async fn reopen(&self, saved: Saved) -> Stage {
+        match self.resume(saved.clone(), None).await {
+            Ok(running) => {
+                // A manager that goes on from its log is up in a moment; one that has yet to join may wait for long.
+                if running.life.keeper.role() == NodeRole::Manager && self.folder.has_raft_log() {
+                    running.readiness().started().await;
+                }
+                Stage::In(Box::new(running))
+            }
+            Err(NodeError::Start(StartError::Keeper(KeeperError::Disk(DiskError::Key(KeyFileError::Locked))))) => {
+                tracing::info!("this node's manager waits for its unlock key");
+                self.show(Shown::Locked(saved.clone()));
+                Stage::Locked(saved)
+            }
+            Err(error) => self.failed(saved, &error),
+        }
+    }
+
+    async fn resume(&self, saved: Saved, kek: Option<[u8; 32]>) -> Result<Running, NodeError> {
+        let keeper = Keeper::open(self.files(), kek, Expiry::Refuse)?;
+        Ok(self.live(keeper, saved, None).await?)
+    }
+
+    async fn found(&self, request: InitRequest, saved: Saved) -> Result<Running, NodeError> {
+        self.folder.create()?;
+        let kek = request.spec.encryption_config.auto_lock_managers.then(identity::new_kek);
+        let founding = make_identity(&self.files(), request, kek)?;
+        let keeper = Keeper::open(self.files(), kek, Expiry::Refuse)?;
+        let running = self.live(keeper, saved.clone(), Some(Beginning::Found(Box::new(founding)))).await?;
+        let ready = match tokio::time::timeout(CONNECT_TIMEOUT, running.readiness().ready()).await {
+            Ok(Ok(())) => self.folder.save(&saved).map_err(NodeError::from),
+            Ok(Err(error)) => Err(NodeError::Manager(error)),
+            Err(_) => Err(NodeError::Timeout),
+        };
+        match ready {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                running.end(Ending::Detach).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// `--force-new-cluster`: this manager goes on alone from what it has, even with an expired certificate.
+    async fn alone(&self, stage: &mut Stage, addresses: Addresses) -> Result<NodeId, NodeError> {
+        if !self.folder.has_raft_log() {
+            return Err(NodeError::NoManagerState);
+        }
+        let (saved, kek) = match &*stage {
+            Stage::In(running) => (running.life.saved(), running.life.keeper.kek()),
+            Stage::Failed(saved) => (saved.clone(), None),
+            Stage::Out | Stage::Joining(_) | Stage::Locked(_) => return Err(NodeError::InSwarm),
+        };
+        if let Stage::In(running) = std::mem::replace(stage, Stage::Failed(saved.clone())) {
+            running.end(Ending::Detach).await;
+        }
+        let saved = Saved {
+            listen_addr: addresses.listen,
+            advertise_addr: addresses.advertise,
+            data_path_addr: addresses.data_path,
+            join_in_progress: false,
+            ..saved
+        };
+        let started = async {
+            let keeper = Keeper::open(self.files(), kek, Expiry::Allow)?;
+            self.folder.save(&saved)?;
+            Ok::<_, NodeError>(self.live(keeper, saved.clone(), Some(Beginning::ForceNewCluster)).await?)
+        };
+        let running = match started.await {
+            Ok(running) => running,
+            Err(error) => {
+                *stage = self.failed(saved, &error);
+                return Err(error);
+            }
+        };
+        let (node_id, mut readiness) = (running.life.keeper.node_id(), running.readiness());
+        *stage = Stage::In(Box::new(running));
+        match tokio::time::timeout(CONNECT_TIMEOUT, readiness.ready()).await {
+            Ok(Ok(())) => Ok(node_id),
+            Ok(Err(error)) => Err(NodeError::Manager(error)),
+            Err(_) => Err(NodeError::Timeout),
+        }
+    }
+
+    /// A node that could not start leaves freely if it was a worker, or if its certificate has expired: the way back is
+    /// to join again. A manager's state is not thrown away unasked.
+    fn failed_standing(&self) -> Standing {
+        let expired = matches!(self.shown(), Shown::Failed(_, NodeState::Expired, _));
+        if expired || !self.folder.has_raft_log() { Standing::Worker } else { Standing::InactiveManager }
+    }
+}
+
+/// This machine's address on the way to another; empty if there is none.
+pub(crate) fn local_address_towards(remote: &str) -> String {
+    let towards = |from: &str| {
+        let socket = UdpSocket::bind(from)?;
+        // Nothing is sent: the kernel only chooses a route.
+        socket.connect(remote)?;
+        socket.local_addr()
+    };
+    let found = towards("0.0.0.0:0").or_else(|_| towards("[::]:0"));
+    found.map(|addr| addr.ip().to_string()).unwrap_or_default()
+}
+
 /// The founder's CA, certificate, keys and the objects that it will write.
-fn make_identity(folder: &StateFolder, request: InitRequest) -> Result<Founding, NodeError> {
-    let made = |error: identity::IdentityError| NodeError::Identity(error.to_string());
+fn make_identity(files: &CertificateFiles, request: InitRequest, kek: Option<[u8; 32]>) -> Result<Founding, NodeError> {
+    let made = |error: &dyn std::error::Error| NodeError::Identity(chain(error));
     let cluster_id = model::ClusterId::from(identity::random_id());
     let node_id = NodeId::from(identity::random_id());
-    let root = RootAuthority::generate().map_err(made)?;
+    let now = system_now();
+    let root = RootAuthority::generate(now).map_err(|error| made(&error))?;
     let life = request.spec.ca_config.node_cert_expiry;
-    let issued = root.issue(&node_id, NodeRole::Manager, &cluster_id, life).map_err(made)?;
-    let key = KeyFile { key_pem: issued.key_pem, dek: Some(identity::new_dek()), kek_version: 0 };
-    let unlock_key = request.spec.encryption_config.auto_lock_managers.then(identity::new_kek);
-    CertificateFiles::new(folder.path()).store(&root.cert_pem, &issued.cert_pem, &key, unlock_key.as_ref())?;
+    let issued = root.issue(&node_id, NodeRole::Manager, &cluster_id, life, now).map_err(|error| made(&error))?;
+    let key = KeyFile { key_pem: issued.key_pem, dek: Some(identity::new_dek()), ..KeyFile::default() };
+    files.store(&root.cert_pem, &issued.cert_pem, &key, kek.as_ref()).map_err(KeeperError::from)?;
     let tokens = (identity::new_join_token(&root.cert_pem), identity::new_join_token(&root.cert_pem));
     Ok(Founding {
         cluster_id,
@@ -486,6 +552,6 @@ fn make_identity(folder: &StateFolder, request: InitRequest) -> Result<Founding,
         default_address_pool: request.default_address_pool,
         subnet_size: if request.subnet_size == 0 { 24 } else { request.subnet_size },
         data_path_port: request.data_path_port,
-        unlock_key,
+        unlock_key: kek,
     })
 }

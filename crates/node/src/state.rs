@@ -1,5 +1,6 @@
-//! What a node remembers of its swarm between runs, in `docker-state.json`, next to `certificates/` and `raft/`. The file
-//! says that the rest is whole: a folder without it is left over from an init that did not end and is removed.
+//! What a node remembers of its swarm between runs, in `docker-state.json`, next to `certificates/`, `worker/` and, on
+//! managers, `raft/`. The file says that the rest is whole, or that a join goes on: a folder without it is left over from
+//! an init that did not end and is removed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -20,7 +21,19 @@ pub(crate) struct Saved {
     pub(crate) advertise_addr: String,
     /// Address of the data path; empty: as advertised.
     pub(crate) data_path_addr: String,
-    /// This manager's number in the raft group.
+    /// This machine's address towards the manager that it joined through; empty for a founder.
+    pub(crate) local_addr: String,
+    /// The manager that was given to join; empty for a founder.
+    pub(crate) remote_addr: String,
+    /// Pools that overlay subnets are cut from; founders only.
+    pub(crate) default_address_pool: Option<Vec<String>>,
+    /// Prefix length of those subnets; 0 where not given.
+    pub(crate) subnet_size: u32,
+    /// UDP port of the data path; 0 where not given.
+    pub(crate) data_path_port: u32,
+    /// The first session has not been opened yet.
+    pub(crate) join_in_progress: bool,
+    /// This manager's number in the raft group; 0 for a worker.
     #[serde(rename = "RaftID")]
     pub(crate) raft_id: u64,
 }
@@ -65,6 +78,22 @@ impl StateFolder {
         self.0.join("raft")
     }
 
+    /// Whether there is a log to go on from.
+    pub(crate) fn has_raft_log(&self) -> bool {
+        fs::read_dir(self.raft().join("log")).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// Forgets the log and all snapshots: this node is a manager no longer.
+    pub(crate) fn remove_raft(&self) -> Result<(), StateError> {
+        let removed = gone(fs::remove_dir_all(self.raft()));
+        removed.map_err(|source| StateError::Io { path: self.raft(), source })
+    }
+
+    /// Where the agent keeps assignments.
+    pub(crate) fn worker(&self) -> PathBuf {
+        self.0.join("worker")
+    }
+
     /// What was saved; without it, all that is left of the folder is removed.
     pub(crate) fn load(&self) -> Result<Option<Saved>, StateError> {
         let path = self.0.join(FILE);
@@ -89,26 +118,33 @@ impl StateFolder {
     pub(crate) fn save(&self, saved: &Saved) -> Result<(), StateError> {
         let path = self.0.join(FILE);
         let text = serde_json::to_vec(saved).map_err(|source| StateError::Json { path: path.clone(), source })?;
-        let write = || -> io::Result<()> {
-            let temporary = self.0.join(".docker-state.json");
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.0)?.sync_all()
-        };
-        write().map_err(|source| StateError::Io { path: path.clone(), source })
+        replace_file(&path, &text, 0o600).map_err(|source| StateError::Io { path: path.clone(), source })
     }
 
     /// Forgets everything, the state file first.
     pub(crate) fn remove(&self) -> Result<(), StateError> {
-        let gone = |result: io::Result<()>| match result {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => other,
-        };
         let removed = gone(fs::remove_file(self.0.join(FILE))).and_then(|()| gone(fs::remove_dir_all(&self.0)));
         removed.map_err(|source| StateError::Io { path: self.0.clone(), source })
     }
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Puts a whole new file in the place of another.
+pub(crate) fn replace_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let folder = path.parent().ok_or(ErrorKind::InvalidInput)?;
+    let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy();
+    let temporary = folder.join(format!(".{name}"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

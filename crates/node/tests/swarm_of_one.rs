@@ -1,156 +1,14 @@
 //! Manager, dispatcher and agent of one node together, with an executor that only keeps books: what is asked for comes
 //! to run, survives a restart, and goes.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+mod support;
 
-use agent::{Controller, ControllerError, Dependencies, Executor, ExecutorError, LogLine, LogRequest};
-use async_trait::async_trait;
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use std::sync::Arc;
+
 use manager::{Manager, UpdateKind};
-use model::{
-    ContainerSpec, ContainerStatus, EncryptionKey, Node, NodeDescription, Platform, PortConfig, PortStatus,
-    ReplicatedService, Resources, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskRuntime, TaskSpec,
-    TaskState,
-};
-use node::{InitRequest, LeaveError, LeaveMode, NodeConfig, NodeState, SwarmNode, UnlockError};
-use tokio::sync::watch;
-
-/// Longest wait for anything here; only a broken chain reaches it.
-const LONG: Duration = Duration::from_secs(30);
-
-#[derive(Default)]
-struct Books {
-    running: Mutex<BTreeSet<TaskId>>,
-    stopped: Mutex<BTreeSet<TaskId>>,
-    ends: Mutex<BTreeMap<TaskId, watch::Sender<bool>>>,
-    node: Mutex<Option<Arc<Node>>>,
-}
-
-struct FakeExecutor(Arc<Books>);
-
-struct FakeController {
-    books: Arc<Books>,
-    id: TaskId,
-    end: watch::Receiver<bool>,
-}
-
-#[async_trait]
-impl Executor for FakeExecutor {
-    async fn describe(&self) -> Result<NodeDescription, ExecutorError> {
-        Ok(NodeDescription {
-            hostname: "one".to_owned(),
-            platform: Some(Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() }),
-            resources: Some(Resources { nano_cpus: 2_000_000_000, memory_bytes: 1 << 30, generic: Vec::new() }),
-            ..NodeDescription::default()
-        })
-    }
-
-    async fn configure(&self, node: Arc<Node>) -> Result<(), ExecutorError> {
-        *self.0.node.lock().unwrap() = Some(node);
-        Ok(())
-    }
-
-    async fn set_network_keys(&self, _: Vec<EncryptionKey>) -> Result<(), ExecutorError> {
-        Ok(())
-    }
-
-    async fn retain(&self, tasks: BTreeSet<TaskId>) {
-        self.0.running.lock().unwrap().retain(|id| tasks.contains(id));
-    }
-
-    fn controller(&self, task: Arc<Task>, _: Dependencies) -> Result<Arc<dyn Controller>, ControllerError> {
-        let mut ends = self.0.ends.lock().unwrap();
-        let end = ends.entry(task.id.clone()).or_insert_with(|| watch::Sender::new(false)).subscribe();
-        Ok(Arc::new(FakeController { books: self.0.clone(), id: task.id.clone(), end }))
-    }
-}
-
-#[async_trait]
-impl Controller for FakeController {
-    async fn update(&self, _: Arc<Task>) -> Result<(), ControllerError> {
-        Ok(())
-    }
-    async fn prepare(&self) -> Result<(), ControllerError> {
-        Ok(())
-    }
-    async fn start(&self) -> Result<(), ControllerError> {
-        self.books.running.lock().unwrap().insert(self.id.clone());
-        Ok(())
-    }
-    async fn wait(&self) -> Result<(), ControllerError> {
-        let mut end = self.end.clone();
-        end.wait_for(|ended| *ended).await.map_err(|_| ControllerError::Fatal("gone".to_owned()))?;
-        self.books.running.lock().unwrap().remove(&self.id);
-        Err(ControllerError::Exited { code: 1, text: "task: non-zero exit (1)".to_owned() })
-    }
-    async fn shutdown(&self) -> Result<(), ControllerError> {
-        self.books.running.lock().unwrap().remove(&self.id);
-        self.books.stopped.lock().unwrap().insert(self.id.clone());
-        Ok(())
-    }
-    async fn remove(&self) -> Result<(), ControllerError> {
-        self.shutdown().await
-    }
-    async fn container_status(&self) -> Option<ContainerStatus> {
-        Some(ContainerStatus { container_id: format!("container-of-{}", self.id), pid: 1, exit_code: 0 })
-    }
-    async fn port_status(&self) -> Option<PortStatus> {
-        None
-    }
-    async fn logs(&self, _: LogRequest) -> Result<BoxStream<'static, LogLine>, ControllerError> {
-        Ok(futures::stream::empty().boxed())
-    }
-}
-
-async fn open(folder: &Path, books: &Arc<Books>) -> SwarmNode {
-    SwarmNode::open(NodeConfig {
-        folder: folder.join("swarm"),
-        executor: Arc::new(FakeExecutor(books.clone())),
-        default_advertise_addr: String::new(),
-    })
-    .await
-}
-
-fn init_request() -> InitRequest {
-    InitRequest {
-        listen_addr: "127.0.0.1:2377".to_owned(),
-        advertise_addr: "127.0.0.1".to_owned(),
-        spec: manager::default_cluster_spec(),
-        ..InitRequest::default()
-    }
-}
-
-fn service_spec(name: &str, replicas: u64) -> ServiceSpec {
-    let container = ContainerSpec { image: "dummy:latest".to_owned(), ..ContainerSpec::default() };
-    let task = TaskSpec { runtime: Some(TaskRuntime::Container(container)), ..TaskSpec::default() };
-    let endpoint = model::EndpointSpec {
-        ports: vec![PortConfig { target_port: 9005, published_port: 9005, ..PortConfig::default() }],
-        ..model::EndpointSpec::default()
-    };
-    let mut spec = ServiceSpec {
-        task: Arc::new(task),
-        mode: Some(ServiceMode::Replicated(ReplicatedService { replicas })),
-        endpoint: Some(endpoint),
-        ..ServiceSpec::default()
-    };
-    spec.annotations.name = name.to_owned();
-    spec
-}
-
-fn running(view: &store::View, id: &ServiceId) -> BTreeSet<TaskId> {
-    let live = |task: &&Arc<Task>| task.status.state == TaskState::Running && task.desired_state == TaskState::Running;
-    view.tasks_of_service(id).filter(live).map(|task| task.id.clone()).collect()
-}
-
-async fn until_running(manager: &Manager, id: &ServiceId, count: usize) -> BTreeSet<TaskId> {
-    let mut watch = manager.shared().watch();
-    let found = watch.until(|view| Some(running(view, id)).filter(|tasks| tasks.len() == count));
-    tokio::time::timeout(LONG, found).await.expect("tasks come to run").expect("the manager lives")
-}
+use model::{Service, ServiceId, ServiceSpec, TaskState};
+use node::{LeaveError, LeaveMode, LeaveRefusal, NodeState, UnlockError};
+use support::{Books, LONG, init_request, open, running, service_spec, until_running};
 
 async fn scale(manager: &Manager, service: &ServiceId, spec: ServiceSpec) -> Arc<Service> {
     let current = manager.shared().view().service(service).expect("the service").clone();
@@ -211,7 +69,7 @@ async fn a_service_runs_scales_restarts_and_goes() {
     assert!(books.running.lock().unwrap().is_empty());
 
     drop(manager);
-    assert!(matches!(node.leave(LeaveMode::Safe).await, Err(LeaveError::LastManager)));
+    assert!(matches!(node.leave(LeaveMode::Safe).await, Err(LeaveError::Refused(LeaveRefusal::LastManager))));
     node.leave(LeaveMode::Force).await.unwrap();
     assert_eq!(node.info().state, NodeState::Inactive);
     assert!(!folder.path().join("swarm").exists());
@@ -264,7 +122,7 @@ async fn a_locked_manager_starts_with_its_key_only() {
     let node = open(folder.path(), &books).await;
     assert_eq!(node.info().state, NodeState::Locked);
     assert!(matches!(node.unlock(&[0; 32]).await, Err(UnlockError::WrongKey)));
-    assert!(matches!(node.leave(LeaveMode::Safe).await, Err(LeaveError::Locked)));
+    assert!(matches!(node.leave(LeaveMode::Safe).await, Err(LeaveError::Refused(LeaveRefusal::Locked))));
     node.unlock(&key).await.unwrap();
     let manager = node.manager().unwrap();
     let mut watch = manager.shared().watch();

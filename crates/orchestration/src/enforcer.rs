@@ -1,5 +1,8 @@
 //! The constraint enforcer: rejects tasks whose node no longer meets their service's constraints or no longer has what they
 //! reserve; their services replace them. The [`crate::leader::Leader`] calls it.
+//!
+//! SwarmKit does not look at the observed state: it rejects, and runs again, what a job has completed when the label that it
+//! needed is taken from its node. Here a task that ended is left alone and holds nothing.
 
 use crate::plan::Plan;
 use crate::scheduler::{constraint, generic};
@@ -63,13 +66,15 @@ impl Enforcer {
 struct Left {
     nano_cpus: i64,
     memory_bytes: i64,
+    held: generic::Held,
 }
 
 fn reject_on(transaction: &mut Transaction, node: &Node, now: Timestamp) {
     let resources = node.description.as_ref().and_then(|it| it.resources.as_ref());
-    let mut left = Left { nano_cpus: i64::MAX, memory_bytes: i64::MAX };
+    let mut left = Left { nano_cpus: i64::MAX, memory_bytes: i64::MAX, held: generic::Held::default() };
     if let Some(resources) = resources {
-        left = Left { nano_cpus: resources.nano_cpus, memory_bytes: resources.memory_bytes };
+        left.nano_cpus = resources.nano_cpus;
+        left.memory_bytes = resources.memory_bytes;
     }
     let advertised = resources.map_or(&[][..], |it| &it.generic);
     let wanted = TaskState::Assigned..=TaskState::Complete;
@@ -78,10 +83,11 @@ fn reject_on(transaction: &mut Transaction, node: &Node, now: Timestamp) {
     for task in tasks.iter().filter(|task| !has_ended(task)) {
         if !meets_constraints(transaction, task, node) || !left.take(&task.spec) {
             reject(transaction, task, now);
-        } else if !task.assigned_generic_resources.iter().all(|it| is_there(advertised, it)) {
+        } else if !task.assigned_generic_resources.iter().all(|it| left.has(advertised, it)) {
             reject(transaction, task, now);
             return;
         }
+        left.held.add(&task.assigned_generic_resources);
     }
 }
 
@@ -96,6 +102,14 @@ impl Left {
         self.memory_bytes -= reserved.memory_bytes;
         true
     }
+
+    /// Whether the node still says that it has this piece, or as many beside those of the tasks before.
+    fn has(&self, advertised: &[GenericResource], assigned: &GenericResource) -> bool {
+        match &assigned.resource {
+            Some(GenericResourceKind::DiscreteResourceSpec(it)) => self.held.has_left(advertised, &it.kind, it.value),
+            _ => advertised.contains(assigned),
+        }
+    }
 }
 
 /// The service's present constraints count; the task's own only if it has no service. What cannot be parsed is met.
@@ -107,15 +121,6 @@ fn meets_constraints(view: &View, task: &Task, node: &Node) -> bool {
     };
     let texts = placement.map_or(&[][..], |it| &it.constraints);
     constraint::parse(texts).map_or(true, |parsed| constraint::node_matches(&parsed, node))
-}
-
-fn is_there(advertised: &[GenericResource], assigned: &GenericResource) -> bool {
-    match &assigned.resource {
-        Some(GenericResourceKind::DiscreteResourceSpec(it)) => {
-            generic::Held::default().has_left(advertised, &it.kind, it.value)
-        }
-        _ => advertised.contains(assigned),
-    }
 }
 
 fn reject(transaction: &mut Transaction, task: &Task, now: Timestamp) {

@@ -10,9 +10,11 @@ use crate::merge::Merged;
 use crate::node_down::NodeDown;
 use crate::plan::{Plan, Reason};
 use crate::reaper::Reaper;
+use crate::rebalance::{Hold, Rebalance};
 use crate::scheduler::Scheduler;
 use crate::services::Services;
-use model::{Duration, Timestamp};
+use model::{Duration, ServiceId, Timestamp};
+use std::collections::BTreeMap;
 use stdx::Rng;
 use store::{Action, Event, View};
 
@@ -23,7 +25,9 @@ pub const ROUND_LIMIT: usize = 64;
 /// How long after such a step the next one is due.
 const BACK_OFF: Duration = Duration::from_secs(1);
 /// How many planners there are.
-const PLANNERS: usize = 6;
+const PLANNERS: usize = 7;
+/// The one that is asked only when the others rest.
+const LAST: usize = PLANNERS - 1;
 
 /// What a step wants done.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,6 +51,7 @@ pub struct Leader {
     allocator: Allocator,
     scheduler: Scheduler,
     reaper: Reaper,
+    rebalance: Rebalance,
 }
 
 impl Leader {
@@ -61,6 +66,7 @@ impl Leader {
             allocator: Allocator::new(),
             scheduler: Scheduler::new(rng.next_u64()),
             reaper: Reaper::default(),
+            rebalance: Rebalance::new(rng.next_u64()),
         }
     }
 
@@ -73,6 +79,7 @@ impl Leader {
         self.allocator.rebuild(view);
         self.scheduler.rebuild(view);
         self.reaper.rebuild(view);
+        self.rebalance.rebuild(view);
     }
 
     /// Decides what to do. `events` are the changes that led to `view` since the last call (or since the view of
@@ -82,15 +89,18 @@ impl Leader {
         let mut log: Vec<Event> = events.to_vec();
         let mut seen = [0; PLANNERS];
         let mut deadlines = [None; PLANNERS];
+        let mut was_asked = [false; PLANNERS];
         let mut merged = Merged::default();
         let mut result = LeaderPlan::default();
         for round in 0.. {
             let mut rests = true;
             for planner in 0..PLANNERS {
                 let is_due = deadlines[planner].is_some_and(|at| at <= now);
-                if round > 0 && seen[planner] == log.len() && !is_due {
+                let has_news = !was_asked[planner] || seen[planner] != log.len() || is_due;
+                if !has_news || (planner == LAST && !rests) {
                     continue;
                 }
+                was_asked[planner] = true;
                 let plan = self.plan(planner, &view, &log[seen[planner]..], now);
                 seen[planner] = log.len();
                 deadlines[planner] = plan.deadline;
@@ -115,7 +125,8 @@ impl Leader {
         result
     }
 
-    /// The order within a round: who ends tasks, who makes new ones, who gives them what they need, who deletes.
+    /// The order within a round: who ends tasks, who makes new ones, who gives them what they need, who deletes; and who
+    /// moves what is well.
     fn plan(&mut self, planner: usize, view: &View, events: &[Event], now: Timestamp) -> Plan {
         match planner {
             0 => self.node_down.plan(view, events, now),
@@ -123,8 +134,14 @@ impl Leader {
             2 => self.services.plan(view, events, now),
             3 => self.allocator.plan(view, events, now),
             4 => self.scheduler.plan(view, events, now),
-            _ => self.reaper.plan(view, events, now),
+            5 => self.reaper.plan(view, events, now),
+            _ => self.rebalance.plan(view, events, now, &mut self.scheduler),
         }
+    }
+
+    /// Why services that are to be rebalanced are not moved at present.
+    pub fn rebalance_holds(&self) -> &BTreeMap<ServiceId, Hold> {
+        self.rebalance.holds()
     }
 
     /// How many tasks wait for a node.

@@ -10,6 +10,7 @@
 //! | [`enforcer::Enforcer`] | which tasks must leave their node | §8 |
 //! | [`scheduler::Scheduler`] | on which node a task runs | §9 |
 //! | [`allocator::Allocator`] | ports, subnets, addresses | §10 |
+//! | [`rebalance::Rebalance`] | which tasks move to other nodes, by [`moves`] | none: Skep's own, `docs/design/0005` |
 
 #![forbid(unsafe_code)]
 
@@ -20,9 +21,11 @@ mod global;
 mod jobs;
 pub mod leader;
 mod merge;
+pub mod moves;
 pub mod node_down;
 pub mod plan;
 pub mod reaper;
+pub mod rebalance;
 mod replicated;
 pub mod restart;
 pub mod scheduler;

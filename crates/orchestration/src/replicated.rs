@@ -1,5 +1,6 @@
 //! Replicated services: as many slots as replicas. Called by [`crate::services::Services`] when a service has changed.
 
+use crate::moves::give_up_outdated;
 use crate::restart::{Restarts, Work};
 use crate::slots::{Slot, Slots, order_for_scale_down, slots_of, tasks_of_slot};
 use crate::tasks::{SlotKey, create, may_have_container, raise_desired};
@@ -18,6 +19,7 @@ fn replicas(service: &Service) -> u64 {
 
 /// Creates tasks for missing slots, gives up surplus ones, and hands the others to the updater.
 pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &Restarts, updates: &mut Updates, service: &Service) {
+    give_up_outdated(work, service);
     let wanted = usize::try_from(replicas(service)).unwrap_or(usize::MAX);
     let Slots { updatable, mut dead } = slots_of(work.transaction, restarts, service);
     let mut kept: Vec<(SlotKey, Slot)> = if updatable.len() > wanted {

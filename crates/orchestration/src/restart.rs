@@ -12,6 +12,7 @@
 //! can be found again in the store: `Restarts::adopt`.
 
 use crate::global::shut_down_instead;
+use crate::moves::is_replacement;
 use crate::plan::Plan;
 use crate::tasks::{
     Mode, SlotKey, age, create, has_ended, is_on_invalid_node, may_have_container, new_task, new_task_id,
@@ -103,8 +104,10 @@ impl Restarts {
             }
             for (slot, mut tasks) in slots {
                 tasks.sort_by_key(|task| age(task));
-                // The first of a spec version was made by an update.
-                for pair in tasks.windows(2).filter(|pair| pair[0].spec_version == pair[1].spec_version) {
+                // The first of a spec version was made by an update, and what replaces one that ran well by a move.
+                let is_restart =
+                    |pair: &&[&Arc<Task>]| pair[0].spec_version == pair[1].spec_version && !is_replacement(pair[1]);
+                for pair in tasks.windows(2).filter(is_restart) {
                     let task = pair[1];
                     self.record(&slot, task, task.meta.created_at.or(task.status.timestamp).unwrap_or(now));
                 }
@@ -156,7 +159,8 @@ impl Restarts {
         }
     }
 
-    fn record(&mut self, slot: &SlotKey, replacement: &Task, now: Timestamp) {
+    /// Counts an attempt.
+    pub(crate) fn record(&mut self, slot: &SlotKey, replacement: &Task, now: Timestamp) {
         let policy = policy(replacement);
         let Some(service) = replacement.service_id.clone().filter(|_| policy.max_attempts > 0) else { return };
         let history = self.history.entry(service).or_default().entry(slot.clone()).or_default();

@@ -5,6 +5,7 @@
 use crate::dirty::is_task_dirty;
 use crate::global;
 use crate::jobs;
+use crate::moves;
 use crate::plan::Plan;
 use crate::replicated;
 use crate::restart::{Restarts, Work};
@@ -203,7 +204,12 @@ fn replace(work: &mut Work<'_>, restarts: &mut Restarts, id: &TaskId) {
     let Some(task) = work.transaction.task(id).cloned() else { return };
     let Some(service) = task.service_id.as_ref().and_then(|id| work.transaction.service(id)).cloned() else { return };
     match Mode::of(&service) {
-        Mode::Replicated => restarts.restart(work, &service, &task),
+        Mode::Replicated => {
+            let shall_run = task.desired_state <= TaskState::Running;
+            if !shall_run || !moves::settle_ended(work, restarts, &service, &task) {
+                restarts.restart(work, &service, &task);
+            }
+        }
         Mode::Global => {
             let is_wanted = task.desired_state <= TaskState::Running;
             if is_wanted && !restarts.is_waiting(id) && !global::shut_down_instead(work, &service, &task) {
@@ -223,6 +229,14 @@ fn keep_only(work: &mut Work<'_>, restarts: &Restarts, updates: &Updates, id: &T
     let Some(task) = view.task(id).filter(|task| task.desired_state == TaskState::Running) else { return };
     let Some(service) = task.service_id.as_ref().and_then(|id| view.service(id)).cloned() else { return };
     let Some(key) = slot_of(Mode::of(&service), task) else { return };
+    if moves::is_replacement(task) {
+        let task = task.clone();
+        if moves::settle_running(work, &service, &task) {
+            return;
+        }
+    }
+    let view: &View = work.transaction;
+    let Some(task) = view.task(id) else { return };
     let slot = updatable(restarts, &service, &tasks_of_slot(view, &service, &key));
     let state = service.update_status.as_ref().map(|status| status.state);
     let is_paused = matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused));

@@ -1,5 +1,6 @@
 //! Slots: the tasks of a service by their place in it, which of them count, and which slots go when there are too many.
 
+use crate::moves;
 use crate::restart::Restarts;
 use crate::tasks::{Mode, SlotKey, age, has_ended, slot_of};
 use model::{NodeId, Service, Task, TaskState, UpdateState};
@@ -53,13 +54,14 @@ pub(crate) fn tasks_of_slot(view: &View, service: &Service, key: &SlotKey) -> Sl
 
 /// Those of a slot's tasks that an update replaces: those that shall run; or, if there is none, the newest if it ended and
 /// is not to be restarted (so that a new spec gives it another chance), except while a rollback runs. Tasks that shall be
-/// removed do not count: their slot is being given up.
+/// removed do not count: their slot is being given up. Nor do those of a move that have not taken over (see [`moves`]).
 pub(crate) fn updatable(restarts: &Restarts, service: &Service, slot: &[Arc<Task>]) -> Slot {
-    let wanted: Slot = slot.iter().filter(|task| task.desired_state <= TaskState::Running).cloned().collect();
+    let is_wanted = |task: &&Arc<Task>| task.desired_state <= TaskState::Running && !moves::is_under_way(slot, task);
+    let wanted: Slot = slot.iter().filter(is_wanted).cloned().collect();
     if !wanted.is_empty() || is_rolling_back(service) {
         return wanted;
     }
-    let newest = slot.iter().max_by_key(|task| age(task));
+    let newest = slot.iter().filter(|task| moves::replaced_by(slot, task).is_none()).max_by_key(|task| age(task));
     let newest = newest.filter(|task| task.desired_state != TaskState::Remove);
     newest.filter(|task| !restarts.should_restart(Mode::of(service), task)).cloned().into_iter().collect()
 }

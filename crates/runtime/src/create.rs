@@ -21,6 +21,7 @@ use crate::cgroup::Cgroup;
 use crate::cli::{Create, RootSwitch};
 use crate::devices;
 use crate::error::{RuntimeError, chain};
+use crate::filter::Confinement;
 use crate::join;
 use crate::log;
 use crate::program::Program;
@@ -62,6 +63,11 @@ pub(crate) fn create(root: &Path, create: &Create) -> Result<(), RuntimeError> {
 /// Makes the cgroup and the process.
 fn fill(root: &Path, dir: &Path, create: &Create, spec: &Spec, cgroup: &Cgroup) -> Result<Container, RuntimeError> {
     state::write_json(&dir.join("config.json"), spec)?;
+    let mut rest = spec.clone();
+    let confinement = Confinement::take(&mut rest, root)?;
+    let bundle = dir.join("init");
+    fs::create_dir(&bundle).map_err(RuntimeError::file("create", &bundle))?;
+    state::write_json(&bundle.join("config.json"), &rest)?;
     // With no groups in the spec libcontainer would leave the container ours.
     let _ = nix::unistd::setgroups(&[]);
     let user = spec.process().as_ref().map(|process| (process.user().uid(), process.user().gid()));
@@ -69,7 +75,7 @@ fn fill(root: &Path, dir: &Path, create: &Create, spec: &Spec, cgroup: &Cgroup) 
         join::own_standard_streams(uid, gid);
     }
     let lock = cgroup.begin_create(root)?;
-    let container = build(dir, create);
+    let container = build(dir, &bundle, create, Program { confinement });
     // The forked processes share this lock's open file: it must be released, not just closed.
     let _ = Flock::unlock(lock);
     let container = container.map_err(|error| RuntimeError::Create(in_container(&error)))?;
@@ -105,10 +111,10 @@ fn own_terminal(pid: i32, uid: u32, gid: u32) {
     }
 }
 
-fn build(dir: &Path, create: &Create) -> Result<Container, String> {
+fn build(dir: &Path, bundle: &Path, create: &Create, program: Program) -> Result<Container, String> {
     let text = |error: libcontainer::error::LibcontainerError| chain(&error);
     let mut builder = ContainerBuilder::new(create.id.clone(), SyscallType::default())
-        .with_executor(Program)
+        .with_executor(program)
         .with_root_path(dir)
         .map_err(text)?;
     if let Some(socket) = &create.console_socket {
@@ -116,7 +122,7 @@ fn build(dir: &Path, create: &Create) -> Result<Container, String> {
         builder = builder.with_console_socket(Some(socket));
     }
     builder
-        .as_init(dir)
+        .as_init(bundle)
         .with_systemd(false)
         .with_detach(true)
         .with_no_pivot(create.root_switch == RootSwitch::Chroot)

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use libcontainer::container::ContainerStatus;
-use libcontainer::oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Process, Spec};
+use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
@@ -22,6 +22,7 @@ use crate::adapt;
 use crate::cgroup::Cgroup;
 use crate::cli::{Exec, ExecWait};
 use crate::error::RuntimeError;
+use crate::filter::Filter;
 use crate::join;
 use crate::state::{self, Hold, Loaded};
 
@@ -37,7 +38,7 @@ pub(crate) struct Plan {
     /// `CLONE_NEW*` bits to join.
     pub(crate) namespaces: i32,
     pub(crate) process: Process,
-    pub(crate) seccomp: Option<LinuxSeccomp>,
+    pub(crate) filter: Option<Filter>,
     /// Connected socket that takes the terminal's leading side.
     pub(crate) console: Option<OwnedFd>,
 }
@@ -50,7 +51,7 @@ pub(crate) fn exec(root: &Path, exec: &Exec) -> Result<i32, RuntimeError> {
         ContainerStatus::Paused => return Err(refused("cannot exec in a paused container")),
         _ => return Err(refused("cannot exec in a stopped container")),
     }
-    let plan = plan(&loaded, exec)?;
+    let plan = plan(root, &loaded, exec)?;
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(RuntimeError::os("make a pipe"))?;
     // From here on processes of the container could look at us.
     // SAFETY: prctl(2) with plain numbers.
@@ -77,14 +78,15 @@ fn refused(text: &str) -> RuntimeError {
     RuntimeError::Container(text.to_owned())
 }
 
-fn plan(loaded: &Loaded, exec: &Exec) -> Result<Plan, RuntimeError> {
+fn plan(root: &Path, loaded: &Loaded, exec: &Exec) -> Result<Plan, RuntimeError> {
     let mut process: Process = state::read_json(&exec.process)?;
     adapt::process(&mut process);
     let spec = loaded.spec()?;
-    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
-    if seccomp.as_ref().is_some_and(libcontainer::seccomp::is_notify) {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    if profile.is_some_and(libcontainer::seccomp::is_notify) {
         return Err(RuntimeError::Exec("a seccomp profile with SCMP_ACT_NOTIFY is not supported".to_owned()));
     }
+    let filter = profile.map(|profile| Filter::prepare(&state::absolute(root)?, profile)).transpose()?;
     let console = match (process.terminal().unwrap_or(false), &exec.console_socket) {
         (true, Some(path)) => Some(connect(path)?),
         (false, None) => None,
@@ -106,7 +108,7 @@ fn plan(loaded: &Loaded, exec: &Exec) -> Result<Plan, RuntimeError> {
         cgroup: Cgroup::at(&loaded.record.cgroup)?,
         namespaces: namespaces(&spec),
         process,
-        seccomp,
+        filter,
         console,
     })
 }

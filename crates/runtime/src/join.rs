@@ -10,10 +10,11 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use libcontainer::oci_spec::runtime::Process;
 use libcontainer::syscall::syscall::create_syscall;
-use libcontainer::{apparmor, capabilities, seccomp, tty};
+use libcontainer::{apparmor, capabilities, tty};
 
 use crate::error::chain;
 use crate::exec::Plan;
+use crate::filter::Filter;
 use crate::passwd;
 use crate::program;
 
@@ -79,17 +80,13 @@ fn set_limits(process: &Process) -> Result<(), String> {
 
 /// In the namespaces: gives up rights and becomes the program. Returns only an error's text.
 fn become_process(plan: Plan) -> String {
-    match prepare(&plan.process, plan.console, plan.seccomp.as_ref()) {
+    match prepare(&plan.process, plan.console, plan.filter.as_ref()) {
         Ok(home) => program::replace(&plan.process, Some(&home)),
         Err(error) => error,
     }
 }
 
-fn prepare(
-    process: &Process,
-    console: Option<OwnedFd>,
-    filter: Option<&libcontainer::oci_spec::runtime::LinuxSeccomp>,
-) -> Result<String, String> {
+fn prepare(process: &Process, console: Option<OwnedFd>, filter: Option<&Filter>) -> Result<String, String> {
     let syscall = create_syscall();
     // SAFETY: plain system calls of a process with one thread, here and below.
     check("setsid", i64::from(unsafe { libc::setsid() }))?;
@@ -117,7 +114,7 @@ fn prepare(
     check("close_range", unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
     // Without no_new_privs the filter needs CAP_SYS_ADMIN, which is about to go.
     if let (Some(filter), false) = (filter, no_new_privileges) {
-        seccomp::initialize_seccomp(filter).map_err(|error| chain(&error))?;
+        filter.load()?;
     }
     capabilities::reset_effective(syscall.as_ref()).map_err(|error| chain(&error))?;
     if let Some(wanted) = process.capabilities() {
@@ -131,7 +128,7 @@ fn prepare(
         return Err("current working directory is outside of container mount namespace root".to_owned());
     }
     if let (Some(filter), true) = (filter, no_new_privileges) {
-        seccomp::initialize_seccomp(filter).map_err(|error| chain(&error))?;
+        filter.load()?;
     }
     Ok(home)
 }

@@ -13,12 +13,20 @@ use std::path::PathBuf;
 use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 
+use crate::filter::Confinement;
+
 /// Runs the spec's process with runc's rules.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Program;
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    /// What libcontainer leaves to us.
+    pub(crate) confinement: Option<Confinement>,
+}
 
 impl Executor for Program {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        if let Some(confinement) = &self.confinement {
+            confinement.apply().map_err(ExecutorValidationError::ArgValidationError)?;
+        }
         let process = spec.process().as_ref();
         make_null_writable();
         let found =

@@ -1,7 +1,7 @@
 //! What is kept of a container under `--root`, and what it says about the container now.
 //!
-//! On disk, `<root>/<id>/`: `config.json` (the adapted spec), `record.json` ([`Record`]), `<id>/` (`libcontainer`'s own
-//! directory with `state.json` and the start socket). Invariants: a reader holds the directory's lock shared, a writer
+//! On disk, `<root>/<id>/`: `config.json` (the adapted spec), `record.json` ([`Record`]), `init/config.json` (what
+//! `libcontainer` is to do of it), `<id>/` (`libcontainer`'s own directory with `state.json` and the start socket). Invariants: a reader holds the directory's lock shared, a writer
 //! exclusively; a container counts as alive only if its process id still belongs to the process that was created (same
 //! start time), so a reused id is never signalled. Callers: every command.
 

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod go_duration;
 mod rng;
 
+pub use go_duration::parse_go_duration;
 pub use rng::Rng;

@@ -30,25 +30,30 @@ impl Dial for Plain {
     }
 }
 
-/// Keeps the identifiers of the requests that it was given.
+/// Keeps the identifiers of the requests that it was given; none is 0.
 #[derive(Clone, Default)]
-pub struct Applied(pub Arc<Mutex<Vec<u64>>>);
+pub struct Applied {
+    pub ids: Arc<Mutex<Vec<u64>>>,
+    /// Bytes that snapshots are larger for.
+    ballast: usize,
+}
 
 impl StateMachine for Applied {
     fn apply(&mut self, _: u64, request: p::InternalRaftRequest) {
-        self.0.lock().expect("state").push(request.id);
+        self.ids.lock().expect("state").push(request.id);
     }
 
     fn snapshot(&self) -> Box<dyn FnOnce() -> p::StoreSnapshot + Send> {
-        let ids = self.0.lock().expect("state").clone();
+        let ids = self.ids.lock().expect("state").clone();
+        let ballast = p::Task { id: "x".repeat(self.ballast), ..Default::default() };
         Box::new(move || p::StoreSnapshot {
-            tasks: ids.iter().map(|id| p::Task { slot: *id, ..Default::default() }).collect(),
+            tasks: ids.iter().map(|id| p::Task { slot: *id, ..Default::default() }).chain([ballast]).collect(),
             ..Default::default()
         })
     }
 
     fn restore(&mut self, state: p::StoreSnapshot) -> Result<(), String> {
-        *self.0.lock().expect("state") = state.tasks.iter().map(|task| task.slot).collect();
+        *self.ids.lock().expect("state") = state.tasks.iter().map(|task| task.slot).filter(|id| *id != 0).collect();
         Ok(())
     }
 }
@@ -71,6 +76,8 @@ impl Service {
     async fn take(&self, message: raftpb::Message) -> Result<(), Status> {
         match self.raft.receive(message).await {
             Err(ReceiveError::Step(error @ StepError::SenderRemoved)) => Err(Status::not_found(error.to_string())),
+            // Connections outlive a manager that was killed here, as they would not in a process of its own.
+            Err(error @ ReceiveError::Stopped) => Err(Status::unavailable(error.to_string())),
             _ => Ok(()),
         }
     }
@@ -135,6 +142,8 @@ pub struct Group {
     pub snapshots: SnapshotPolicy,
     pub timing: Timing,
     pub speaks: Speaks,
+    /// Bytes that snapshots are larger for.
+    pub ballast: usize,
     folder: tempfile::TempDir,
     addresses: BTreeMap<u64, String>,
 }
@@ -147,6 +156,7 @@ impl Group {
             snapshots: SnapshotPolicy { interval: 10_000, keep_entries: 500 },
             timing: Timing::FAST,
             speaks: Speaks::Streams,
+            ballast: 0,
             folder: tempfile::tempdir_in(parent).expect("folder"),
             addresses: BTreeMap::new(),
         }
@@ -212,7 +222,7 @@ impl Group {
 
     async fn begin_with(&mut self, config: Config, listener: TcpListener) -> Result<(), StartError> {
         let id = config.member.raft_id;
-        let applied = Applied::default();
+        let applied = Applied { ballast: self.ballast, ..Default::default() };
         let raft =
             Arc::new(start(config, Box::new(applied.clone()), Arc::new(Plain), &tokio::runtime::Handle::current())?);
         let service = Service { raft: raft.clone(), speaks: self.speaks };
@@ -291,7 +301,7 @@ impl Group {
 
     /// Waits until all running members have applied the same, and returns it.
     pub async fn equal(&self) -> Vec<u64> {
-        let states = || self.managers.values().map(|manager| manager.applied.0.lock().expect("state").clone());
+        let states = || self.managers.values().map(|manager| manager.applied.ids.lock().expect("state").clone());
         self.until("all are equal", || {
             let mut states = states();
             let first = states.next();

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use api::SwarmBackend;
 use api::swarm_backend::{
     InitRequest, InsertDefaults, JoinRequest, KeyRotation, LeaveMode, LocalNodeState, LogMessage, LogOptions,
-    LogSelector, NodeFilter, ObjectFilter, RemoveMode, Rollback, ServiceFilter, ServiceTaskCounts, SwarmError,
-    SwarmEvent, SwarmInfo, SwarmResult, TaskFilter,
+    LogSelector, NodeFilter, NotManager, ObjectFilter, RemoveMode, Rollback, ServiceFilter, ServiceTaskCounts,
+    SwarmError, SwarmEvent, SwarmInfo, SwarmResult, TaskFilter,
 };
 use async_trait::async_trait;
 use manager::{Manager, RemoveKind, UpdateKind};
@@ -38,9 +38,8 @@ impl Swarm {
     }
 
     fn manager(&self) -> SwarmResult<Arc<Manager>> {
-        let info = self.node.info();
-        convert::manager_state(info.state)?;
-        self.node.manager().ok_or(SwarmError::NotManager(api::swarm_backend::NotManager::NoSwarm))
+        convert::manager_state(&self.node.info())?;
+        self.node.manager().ok_or(SwarmError::NotManager(NotManager::NotReady))
     }
 
     fn view(&self) -> SwarmResult<View> {
@@ -86,11 +85,16 @@ impl SwarmBackend for Swarm {
         self.node.init(wanted).await.map_err(from_node)
     }
 
-    async fn join(&self, _: JoinRequest) -> SwarmResult<()> {
-        if self.node.info().state != NodeState::Inactive {
-            return Err(SwarmError::AlreadyInSwarm);
-        }
-        Err(unimplemented("joining a swarm of several machines"))
+    async fn join(&self, request: JoinRequest) -> SwarmResult<()> {
+        let wanted = node::JoinRequest {
+            listen_addr: request.listen_addr,
+            advertise_addr: request.advertise_addr,
+            data_path_addr: request.data_path_addr,
+            remote_addrs: request.remote_addrs,
+            join_token: request.join_token,
+            availability: request.availability,
+        };
+        self.node.join(wanted).await.map_err(from_node)
     }
 
     async fn leave(&self, mode: LeaveMode) -> SwarmResult<()> {
@@ -115,26 +119,32 @@ impl SwarmBackend for Swarm {
 
     async fn info(&self) -> SwarmInfo {
         let info = self.node.info();
+        let active_manager = info.state == NodeState::Active && info.role == NodeRole::Manager;
+        let peer = |manager: node::RemoteManager| Peer { node_id: NodeId::from(manager.node_id), addr: manager.addr };
         let mut out = SwarmInfo {
-            node_id: info.node_id.clone(),
+            node_id: info.node_id,
             node_addr: info.advertise_ip,
             local_node_state: match info.state {
                 NodeState::Inactive => LocalNodeState::Inactive,
                 NodeState::Pending => LocalNodeState::Pending,
                 NodeState::Active => LocalNodeState::Active,
-                NodeState::Failed => LocalNodeState::Error,
+                NodeState::Failed | NodeState::Expired => LocalNodeState::Error,
                 NodeState::Locked => LocalNodeState::Locked,
             },
-            control_available: info.state == NodeState::Active,
-            error: info.error,
+            control_available: active_manager,
+            error: match info.state {
+                NodeState::Expired => SwarmError::NotManager(NotManager::CertificatesExpired).to_string(),
+                NodeState::Locked => SwarmError::NotManager(NotManager::Locked).to_string(),
+                _ => info.error,
+            },
+            remote_managers: info.managers.into_iter().map(peer).collect(),
             ..SwarmInfo::default()
         };
-        let Some(manager) = self.node.manager().filter(|_| info.state == NodeState::Active) else { return out };
+        let Some(manager) = self.node.manager().filter(|_| active_manager) else { return out };
         let view = manager.shared().view();
         out.nodes = view.nodes().count() as u64;
-        out.managers = view.nodes().filter(|node| node.role == NodeRole::Manager).count() as u64;
+        out.managers = manager.status().borrow().members.len() as u64;
         out.cluster = view.the_cluster().map(|cluster| Cluster::clone(cluster));
-        out.remote_managers = vec![Peer { node_id: NodeId::from(info.node_id), addr: info.advertise_addr }];
         out
     }
 

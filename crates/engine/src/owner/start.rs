@@ -1,7 +1,8 @@
 //! The way from a record to a running process.
 //!
 //! ```text
-//! mount rootfs ─┐
+//! cgroup lock ──┐
+//! mount rootfs ─┤
 //! network ──────┼─► files of /etc, OCI spec ─► shim (create) ─► attachers ─► start ─► Running
 //! volumes ──────┘        any failure ─► everything taken down, exit code 126, 127 or 128
 //! ```
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Attached, Owner};
+use crate::cgroup_lock;
 use crate::clock::Clock;
 use crate::launch::{self, Prepared};
 use crate::record::{Flush, Phase};
@@ -81,12 +83,17 @@ impl Owner {
     }
 
     async fn try_start(&mut self) -> Result<(), EngineError> {
+        // It runs beside the next steps; a start that fails meanwhile leaves it alone, it ends by itself.
+        let moved = self.engine.cgroup_lock.is_due().then(|| tokio::task::spawn_blocking(cgroup_lock::take));
         let prepared = self.prepare().await?;
         let launch = launch::document(&self.engine, &self.record, &self.paths);
         launch::write(&self.paths, &prepared)?;
         let (client, pid) = ShimClient::launch(&self.engine.config.skep_binary, &self.paths.exec, &launch)
             .await
             .map_err(|error| create_failed(&error.to_string()))?;
+        if let Some(moved) = moved {
+            moved.await.ok();
+        }
         let (_, events) = client.subscribe().await.map_err(|error| create_failed(&error.to_string()))?;
         self.shim = Some(Attached { client: client.clone(), events });
         self.connect_attachers(&client).await;

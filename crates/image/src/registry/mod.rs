@@ -93,18 +93,23 @@ impl Registries {
             let connect = deadline.saturating_duration_since(Instant::now()) / share;
             let timeouts = Timeouts { connect, stall: DISTRIBUTION_STALL };
             let client = Client { timeouts, ..self.client.clone() };
-            let inspect = async {
-                let open = Session::open(&client, endpoint, auth, pull_scope(reference));
-                let silent = || ImageError::Unreachable {
-                    url: endpoint.url("/v2/"),
-                    reason: "net/http: request canceled while waiting for connection".into(),
-                };
-                // who takes a connection and then says nothing is not reached either
-                let session = tokio::time::timeout(connect, open).await.map_err(|_| silent())??;
-                answered = Some(endpoint.host().to_string());
-                session.inspect(reference).await
+            let open = Session::open(&client, endpoint, auth, pull_scope(reference));
+            let silent = || ImageError::Unreachable {
+                url: endpoint.url("/v2/"),
+                reason: "net/http: request canceled while waiting for connection".into(),
             };
-            match inspect.await {
+            // who takes a connection and then says nothing is not reached either
+            let session = match tokio::time::timeout(connect, open).await.unwrap_or_else(|_| Err(silent())) {
+                Ok(session) => session,
+                // what one that answered has said counts for more
+                Err(_) if answered.is_some() => continue,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            answered = Some(endpoint.host().to_string());
+            match session.inspect(reference).await {
                 Ok(distribution) => return Ok(distribution),
                 Err(error) => last = error,
             }

@@ -17,7 +17,7 @@ use super::blobs::{DOCUMENT_BYTES_MAX, Hasher, HashingReader, context, digest_of
 use super::catalog::StoredLayer;
 use super::layers::{LayerSource, chain_ids, decompress};
 use super::rootfs::LAYERS_MAX;
-use crate::unpack::{EntryKind, TarReader};
+use crate::unpack::{EntryKind, TarError, TarReader};
 use crate::{ImageError, LayerStatus, Loaded, Progress, ProgressSender, UnpackLimits};
 
 /// Files of one archive.
@@ -94,7 +94,11 @@ fn collect(inner: &Inner, archive: impl Read, cancelled: &Arc<AtomicBool>) -> Re
     let limits = UnpackLimits { entries_max: FILES_MAX, ..UnpackLimits::default() };
     let mut tar = TarReader::new(source, limits);
     let mut parts = Parts::default();
-    while let Some(entry) = tar.next_entry().map_err(|error| bad(&error))? {
+    let broken = |error: TarError| match error {
+        TarError::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => bad(&"unexpected EOF"),
+        error => bad(&error),
+    };
+    while let Some(entry) = tar.next_entry().map_err(broken)? {
         let Some(name) = part_name(&entry.path) else { continue };
         match entry.kind {
             EntryKind::File if entry.sparse.is_none() => {

@@ -3,6 +3,7 @@
 //!
 //! `rootfs.json` is what keeps the layers below from being removed; it is written before the directory gets its name.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -285,8 +286,10 @@ fn fill_init(directory: &Path, lower: &[PathBuf]) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes of everything but directories; what has several names counts once.
 fn tree_size(directory: &Path) -> io::Result<u64> {
     let mut total = 0;
+    let mut linked = HashSet::new();
     let mut open = vec![directory.to_path_buf()];
     while let Some(directory) = open.pop() {
         let list = match fs::read_dir(&directory) {
@@ -299,7 +302,7 @@ fn tree_size(directory: &Path) -> io::Result<u64> {
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_dir() {
                 open.push(entry.path());
-            } else if metadata.is_file() {
+            } else if metadata.nlink() == 1 || linked.insert(metadata.ino()) {
                 total += metadata.len();
             }
         }

@@ -56,7 +56,7 @@ pub enum UnpackError {
 
 /// Unpacks `archive` into `target`, an empty directory. `lower` are the directories of the layers below, topmost
 /// first: a directory that the archive implies without naming it gets its owner and mode from there. Returns the
-/// bytes of all files.
+/// bytes of all files and symbolic links.
 pub fn unpack_layer(
     archive: impl Read,
     target: &Path,
@@ -153,6 +153,8 @@ impl Unpacker {
                 self.parent = None;
                 symlinkat(OsStr::from_bytes(&entry.link), parent, name)
                     .map_err(|errno| failed(entry, "make symbolic link", errno))?;
+                // its size on disk, which dockerd counts
+                self.count(entry.link.len() as u64)?;
             }
             EntryKind::CharDevice | EntryKind::BlockDevice | EntryKind::Fifo => self.make_node(entry, parent, name)?,
         }
@@ -212,6 +214,15 @@ impl Unpacker {
         Ok(())
     }
 
+    /// Adds to the layer's size, which has a limit.
+    fn count(&mut self, bytes: u64) -> Result<(), UnpackError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > self.limits.bytes_max {
+            return Err(TarError::Limit { what: "bytes", limit: self.limits.bytes_max }.into());
+        }
+        Ok(())
+    }
+
     fn make_file(
         &mut self,
         entry: &Entry,
@@ -219,10 +230,7 @@ impl Unpacker {
         parent: &OwnedFd,
         name: &OsStr,
     ) -> Result<(), UnpackError> {
-        self.bytes = self.bytes.saturating_add(entry.size);
-        if self.bytes > self.limits.bytes_max {
-            return Err(TarError::Limit { what: "bytes", limit: self.limits.bytes_max }.into());
-        }
+        self.count(entry.size)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(parent, name, flags, Mode::from_bits_truncate(0o600))
             .map_err(|errno| failed(entry, "create file", errno))?;

@@ -1,10 +1,14 @@
 //! The cluster object: its spec and the rotation of tokens and keys.
 
-use model::{Cluster, ClusterSpec, EncryptionAlgorithm, EncryptionKey, ObjectVersion};
+use identity::{CaRefusal, IssuerInfo};
+use model::{CaConfig, Cluster, ClusterSpec, EncryptionAlgorithm, EncryptionKey, ObjectVersion, RootCa};
+use store::StoreError;
 use tonic::Code;
 
 use super::Control;
+use crate::blacklist;
 use crate::error::ControlError;
+use crate::writer::now;
 
 /// Shortest life of a node certificate.
 const MIN_CERT_EXPIRY_SECS: i64 = 3600;
@@ -31,17 +35,24 @@ impl Control {
         rotation: KeyRotation,
     ) -> Result<(), ControlError> {
         check_cluster_spec(&spec)?;
+        let view = self.writer.shared().view();
+        let seen = view.the_cluster().ok_or_else(|| ControlError::new(Code::NotFound, "no cluster"))?;
+        // External CAs may have to be asked, so this comes before the write.
+        let root_ca = self.next_root(seen, &spec.ca_config).await?;
         let written = self.writer.write(|transaction| {
             let stored = transaction.the_cluster().ok_or_else(|| ControlError::new(Code::NotFound, "no cluster"))?;
             let mut cluster = Cluster::clone(stored);
             if spec.annotations.name != cluster.spec.annotations.name {
                 return Err(ControlError::invalid("modification of cluster name is not allowed"));
             }
-            if changes_ca(&cluster, &spec) {
-                let text = "root CA rotation is not built yet; see docs/compatibility.md";
-                return Err(ControlError::new(Code::Unimplemented, text));
+            if stored.root_ca != seen.root_ca {
+                // What was decided was decided for another root.
+                let (given, stored) = (seen.meta.version, stored.meta.version);
+                return Err(StoreError::OutOfSequence { id: cluster.id.clone().into(), given, stored }.into());
             }
             cluster.meta.version = version;
+            cluster.root_ca = root_ca.unwrap_or(cluster.root_ca);
+            blacklist::forget_expired(&mut cluster, now());
             let root = cluster.root_ca.ca_cert.clone();
             let tokens = &mut cluster.root_ca.join_tokens;
             if rotation.worker_join_token {
@@ -56,6 +67,29 @@ impl Control {
         });
         written.await
     }
+
+    /// What the wanted configuration makes of the root; `None` if it stays.
+    async fn next_root(&self, cluster: &Cluster, wanted: &CaConfig) -> Result<Option<RootCa>, ControlError> {
+        if has_key_of_present_root(&cluster.root_ca, &wanted.signing_ca_cert) {
+            // Chains through two certificates of one key are not verified by Go.
+            return Err(ControlError::invalid("Cannot update to a cert with an identical key"));
+        }
+        let credentials = self.credentials.current();
+        let settled = identity::settle_root_ca(&cluster.root_ca, wanted, credentials.node.as_deref(), now()).await;
+        settled.map_err(|refusal| match &refusal {
+            CaRefusal::CrossSign { reason } => {
+                tracing::error!(reason, "nobody vouched for the new root");
+                ControlError::new(Code::Internal, refusal.to_string())
+            }
+            _ => ControlError::invalid(refusal.to_string()),
+        })
+    }
+}
+
+fn has_key_of_present_root(root: &RootCa, wanted: &[u8]) -> bool {
+    let (present, wanted_issuer) = (IssuerInfo::of_ca(&root.ca_cert), IssuerInfo::of_ca(wanted));
+    let same_key = matches!((present, wanted_issuer), (Ok(a), Ok(b)) if a.public_key == b.public_key);
+    same_key && identity::normalize_certificates(&root.ca_cert) != identity::normalize_certificates(wanted)
 }
 
 /// What a cluster's spec must keep to, at init as at updates.
@@ -70,15 +104,6 @@ pub fn check_cluster_spec(spec: &ClusterSpec) -> Result<(), ControlError> {
     Ok(())
 }
 
-fn changes_ca(cluster: &Cluster, spec: &ClusterSpec) -> bool {
-    let wanted = &spec.ca_config;
-    let foreign = |pem: &[u8]| !pem.is_empty() && pem != cluster.root_ca.ca_cert;
-    wanted.force_rotate != cluster.root_ca.last_forced_rotation
-        || foreign(&wanted.signing_ca_cert)
-        || wanted.external_cas != cluster.spec.ca_config.external_cas
-}
-
-/// Makes the key when the lock goes on or the key is rotated, and drops it when the lock goes off.
 /// The key that locks this cluster's managers; `None` while they are not locked.
 pub fn unlock_key(cluster: &Cluster) -> Option<[u8; 32]> {
     if !cluster.spec.encryption_config.auto_lock_managers {
@@ -88,6 +113,7 @@ pub fn unlock_key(cluster: &Cluster) -> Option<[u8; 32]> {
     key.key.as_slice().try_into().ok()
 }
 
+/// Makes the key when the lock goes on or the key is rotated, and drops it when the lock goes off.
 fn set_unlock_key(cluster: &mut Cluster, locked: bool, rotate: bool) {
     let has_key = cluster.unlock_keys.iter().any(|key| key.subsystem == UNLOCK_SUBSYSTEM);
     if locked && has_key && !rotate {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use model::{
-    ContainerSpec, Duration, EndpointSpec, FailureAction, Placement, PullOptions, ResolutionMode, ResourceRequirements,
-    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig, UpdateOrder,
+    ContainerSpec, Duration, FailureAction, Placement, PullOptions, ResourceRequirements, RestartCondition,
+    RestartPolicy, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 const STOP_GRACE_PERIOD: Duration = Duration::from_secs(10);
@@ -18,22 +18,14 @@ pub fn with_defaults(mut spec: ServiceSpec) -> ServiceSpec {
         fill_container(container);
     }
     task.resources.get_or_insert_with(ResourceRequirements::default);
-    let restart = task.restart.get_or_insert_with(|| RestartPolicy {
-        condition: RestartCondition::Any,
-        window: Some(Duration::default()),
-        ..Default::default()
-    });
+    let restart =
+        task.restart.get_or_insert_with(|| RestartPolicy { condition: RestartCondition::Any, ..Default::default() });
     restart.delay.get_or_insert(RESTART_DELAY);
     task.placement.get_or_insert_with(Placement::default);
     spec.task = Arc::new(task);
-    if matches!(spec.mode, Some(ServiceMode::Replicated(_) | ServiceMode::Global(_))) {
-        fill_update(&mut spec.update);
-        fill_update(&mut spec.rollback);
-    }
-    let endpoint = spec.endpoint.get_or_insert_with(EndpointSpec::default);
-    if endpoint.mode != ResolutionMode::Dnsrr {
-        endpoint.mode = ResolutionMode::Vip;
-    }
+    // jobs too, although they are never updated
+    fill_update(&mut spec.update);
+    fill_update(&mut spec.rollback);
     spec
 }
 
@@ -56,7 +48,7 @@ fn fill_update(update: &mut Option<UpdateConfig>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::ReplicatedService;
+    use model::{GlobalJob, ReplicatedService, ServiceMode};
 
     #[test]
     fn absent_messages_are_filled_in_and_present_ones_kept() {
@@ -66,8 +58,10 @@ mod tests {
         let spec = with_defaults(ServiceSpec { mode, task, ..Default::default() });
         let restart = spec.task.restart.as_ref().unwrap();
         assert_eq!(restart.condition, RestartCondition::None, "a present policy is taken literally");
-        assert_eq!(restart.delay, Some(RESTART_DELAY));
+        assert_eq!((restart.delay, restart.window), (Some(RESTART_DELAY), None));
         assert_eq!(spec.update.unwrap().parallelism, 1);
-        assert_eq!(spec.endpoint.unwrap().mode, ResolutionMode::Vip);
+        assert_eq!(spec.endpoint, None);
+        let job = with_defaults(ServiceSpec { mode: Some(ServiceMode::GlobalJob(GlobalJob)), ..Default::default() });
+        assert!(job.update.is_some() && job.rollback.is_some());
     }
 }

@@ -16,16 +16,20 @@ pub use defaults::with_defaults;
 pub use node::RemoveKind;
 pub use service::{ServiceCounts, UpdateKind, service_counts};
 
+use identity::Credentials;
+
 use crate::writer::Writer;
 
 /// Writes of the control API, on the leading manager.
 #[derive(Clone)]
 pub struct Control {
     writer: Arc<Writer>,
+    /// Shown to external CAs.
+    credentials: Credentials,
 }
 
 impl Control {
-    pub(crate) fn new(writer: Arc<Writer>) -> Self {
-        Self { writer }
+    pub(crate) fn new(writer: Arc<Writer>, credentials: Credentials) -> Self {
+        Self { writer, credentials }
     }
 }

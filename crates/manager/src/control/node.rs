@@ -1,11 +1,10 @@
 //! Nodes: labels, availability, role; removal.
 
-use model::{
-    BlacklistedCertificate, Cluster, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, Task, TaskState,
-};
+use model::{Cluster, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, Task, TaskState};
 use tonic::Code;
 
 use super::Control;
+use crate::blacklist;
 use crate::error::ControlError;
 use crate::writer::now;
 
@@ -52,9 +51,8 @@ impl Control {
             }
             let cluster = transaction.the_cluster().ok_or_else(|| ControlError::new(Code::NotFound, "no cluster"))?;
             let mut cluster = Cluster::clone(cluster);
-            let refused =
-                BlacklistedCertificate { expiry: identity::certificate_expiry(&node.certificate.certificate) };
-            cluster.blacklisted_certificates.insert(id.to_string(), refused);
+            blacklist::forget_expired(&mut cluster, now());
+            blacklist::refuse(&mut cluster, &node);
             transaction.update(cluster)?;
             let tasks: Vec<_> = transaction.tasks_of_node(id).cloned().collect();
             for task in tasks.iter().filter(|task| task.status.state < TaskState::Complete) {

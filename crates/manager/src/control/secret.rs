@@ -17,9 +17,19 @@ impl Control {
     /// Creates a secret.
     pub async fn create_secret(&self, spec: SecretSpec) -> Result<SecretId, ControlError> {
         check_secret_name(&spec.annotations.name)?;
-        if spec.driver.is_none() && (spec.data.is_empty() || spec.data.len() >= SECRET_LIMIT) {
-            let text = "secret data must be larger than 0 and less than 512000 bytes";
-            return Err(ControlError::invalid(text));
+        match &spec.driver {
+            Some(driver) if driver.name.is_empty() => {
+                return Err(ControlError::invalid("secret driver must have a name"));
+            }
+            // drivers are plugins, and there are none
+            Some(driver) => {
+                return Err(ControlError::new(Code::Unknown, format!("plugin {:?} not found", driver.name)));
+            }
+            None if spec.data.is_empty() || spec.data.len() >= SECRET_LIMIT => {
+                let text = "secret data must be larger than 0 and less than 512000 bytes";
+                return Err(ControlError::invalid(text));
+            }
+            None => {}
         }
         let id = SecretId::from(identity::random_id());
         let name = spec.annotations.name.clone();

@@ -136,7 +136,7 @@ fn check_health(health: &HealthConfig) -> Result<(), ControlError> {
     for (name, span) in spans {
         let nanos = span.map_or(0, Duration::total_nanos);
         if nanos != 0 && nanos < MIN_HEALTH_NANOS {
-            let text = format!("ContainerSpec: {name} in HealthConfig cannot be less than one millisecond");
+            let text = format!("ContainerSpec: {name} in HealthConfig cannot be less than 1ms");
             return Err(ControlError::invalid(text));
         }
     }

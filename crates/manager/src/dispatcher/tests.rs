@@ -67,7 +67,14 @@ impl Fixture {
     }
 
     async fn try_agent(&self, id: &str, session_id: &str) -> Result<Agent, Status> {
-        let caller = Caller { node_id: id.into(), address: Some("10.0.1.7:51234".into()) };
+        let caller = Caller {
+            node_id: id.into(),
+            role: Some(model::NodeRole::Worker),
+            cluster_id: "cluster".into(),
+            address: Some("10.0.1.7".into()),
+            forwarded_by: None,
+            local: false,
+        };
         let service = self.service();
         let hostname = format!("host-{id}");
         let description = Some(p::NodeDescription { hostname, ..Default::default() });

@@ -94,7 +94,9 @@ impl Allocator {
         let endpoint = Endpoint { spec: service.spec.endpoint.clone(), ports, virtual_ips };
         self.keep_ports(id, &endpoint);
         let progressed = self.waiting.contains_key(&id.clone().into()) || service.endpoint.is_none();
-        if service.endpoint.as_ref() != Some(&endpoint) {
+        // as SwarmKit: a service that never had a port or an address has no endpoint either
+        let needless = service.endpoint.is_none() && endpoint.ports.is_empty() && endpoint.virtual_ips.is_empty();
+        if !needless && service.endpoint.as_ref() != Some(&endpoint) {
             super::write(transaction, Service { endpoint: Some(endpoint), ..(*service).clone() });
         }
         if progressed {

@@ -106,7 +106,8 @@ impl Allocator {
                 Some(_) if self.waiting.contains_key(&service.clone().into()) => {
                     return Err(format!("service {service} to which the task belongs has pending allocations"));
                 }
-                Some(service) => service.endpoint.clone(),
+                // Without an endpoint of the service the task keeps the spec it was made with: it tells later what changed.
+                Some(service) => service.endpoint.clone().or_else(|| task.endpoint.clone()),
             },
         };
         let mut attachments = wanted_attachments(transaction.view(), &task)?;

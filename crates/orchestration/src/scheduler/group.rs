@@ -41,7 +41,7 @@ impl Context<'_> {
     }
 
     /// Whether what runs on a member of the class leaves room.
-    fn has_room(&self, nodes: &NodeSet, uses: &VolumeUses, info: &NodeInfo) -> bool {
+    pub(super) fn has_room(&self, nodes: &NodeSet, uses: &VolumeUses, info: &NodeInfo) -> bool {
         self.demands.resources_fit(info)
             && self.demands.host_ports_fit(info)
             && (self.demands.max_replicas == 0 || self.demands.replicas_fit(self.tasks_of_service(nodes, info.index)))
@@ -155,7 +155,7 @@ impl Spread {
         label(NODE_LABEL_PREFIX).map(Self::NodeLabel).or_else(|| label(ENGINE_LABEL_PREFIX).map(Self::EngineLabel))
     }
 
-    fn value<'a>(&self, node: &'a Node) -> &'a str {
+    pub(super) fn value<'a>(&self, node: &'a Node) -> &'a str {
         match self {
             Self::NodeLabel(name) => node_label(node, name),
             Self::EngineLabel(name) => engine_label(node, name),

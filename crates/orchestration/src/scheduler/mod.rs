@@ -9,6 +9,7 @@ mod filters;
 pub mod generic;
 mod group;
 mod nodes;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod volumes;
@@ -25,6 +26,8 @@ use std::sync::Arc;
 use stdx::Rng;
 use store::{Action, Event, Object, View};
 use volumes::VolumeUses;
+
+pub(crate) use spread::{Better, Move};
 
 /// What a task says that got a node.
 pub const ASSIGNED_MESSAGE: &str = "scheduler assigned task to node";
@@ -83,6 +86,13 @@ impl Scheduler {
         for task in view.tasks() {
             self.uses.count(task);
             self.queue_task(task);
+            // A node that is avoided is avoided by a new leader, too.
+            if has_failed(task)
+                && let (Some(node), Some(service)) = (&task.node_id, versioned_service(task))
+                && let Some(at) = task.status.applied_at.or(task.status.timestamp)
+            {
+                self.nodes.failed(node, service, at);
+            }
         }
     }
 
@@ -150,7 +160,6 @@ impl Scheduler {
     }
 
     fn put_task(&mut self, old: Option<&Task>, task: &Arc<Task>, now: Timestamp) {
-        let has_failed = |task: &Task| matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
         if has_failed(task)
             && !old.is_some_and(has_failed)
             && let (Some(node), Some(service)) = (&task.node_id, versioned_service(task))
@@ -362,6 +371,10 @@ fn stop(task: &Task, now: Timestamp) -> Action {
 /// Whether the service has a newer spec than the task.
 fn is_outdated(task: &Task, service: &Service) -> bool {
     matches!((service.spec_version, task.spec_version), (Some(of_service), Some(of_task)) if of_service > of_task)
+}
+
+fn has_failed(task: &Task) -> bool {
+    matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
 }
 
 fn versioned_service(task: &Task) -> Option<VersionedService> {

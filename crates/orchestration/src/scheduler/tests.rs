@@ -521,3 +521,162 @@ fn cluster_volumes_are_chosen_published_and_given_back() {
     let volume = bench.view.volume(&"v1".into()).unwrap();
     assert_eq!(volume.publish_status[0].state, VolumePublishState::PendingNodeUnpublish);
 }
+
+#[test]
+fn only_nodes_that_are_ready_get_tasks() {
+    for state in [NodeState::Unknown, NodeState::Down, NodeState::Disconnected] {
+        let mut bench = Bench::with_nodes(2);
+        bench.edit_node("n1", |node| node.status.state = state);
+        bench.tasks("s", 2, &TaskSpec::default());
+        bench.run();
+        assert_eq!(bench.spread(None), [0, 2], "{state:?}");
+    }
+}
+
+#[test]
+fn of_two_nodes_that_are_avoided_the_one_with_fewer_failures_comes_first() {
+    let mut bench = Bench::with_nodes(2);
+    for (node, count) in [("n1", 7), ("n2", 6)] {
+        for n in 0..count {
+            let id = format!("dead-{node}-{n}");
+            bench.put(Task { node_id: Some(node.into()), ..task(&id, "s") });
+            bench.edit_task(&id, |task| task.status.state = TaskState::Rejected);
+        }
+    }
+    bench.run();
+    bench.tasks("s", 3, &TaskSpec::default());
+    bench.run();
+    let alive = |node: &str| {
+        bench.view.tasks_of_node(&node.into()).filter(|task| task.status.state == TaskState::Assigned).count()
+    };
+    assert_eq!((alive("n1"), alive("n2")), (0, 3));
+}
+
+#[test]
+fn failures_count_for_a_spec_version_and_are_known_to_a_new_leader() {
+    let mut bench = Bench::with_nodes(2);
+    bench.put(Service { id: "s".into(), spec_version: Some(SpecVersion(1)), ..Default::default() });
+    for n in 0..5 {
+        let mut dead = Task { node_id: Some("n1".into()), ..task(&format!("dead-{n}"), "s") };
+        dead.status.state = TaskState::Failed;
+        dead.status.applied_at = Some(bench.now);
+        bench.put(dead);
+    }
+    bench.events.clear();
+    bench.scheduler.rebuild(&bench.view);
+    bench.tasks("s", 2, &TaskSpec::default());
+    for n in 0..2 {
+        bench.put(Task { spec_version: Some(SpecVersion(2)), ..task(&format!("new-{n}"), "s") });
+    }
+    bench.run();
+    let on = |prefix: &str| {
+        let mut nodes: Vec<_> = bench.view.tasks().filter(|task| task.id.as_str().starts_with(prefix)).collect();
+        nodes.retain(|task| task.node_id == Some("n1".into()) && task.status.state == TaskState::Assigned);
+        nodes.len()
+    };
+    assert_eq!((on("s-"), on("new-")), (0, 2), "n1 is avoided by the version that failed there");
+}
+
+#[test]
+fn a_host_port_of_another_protocol_is_another_port() {
+    let mut bench = Bench::with_nodes(1);
+    let mut publish = |id: &str, publish_mode, protocol, published_port| {
+        let port = PortConfig { publish_mode, published_port, protocol, ..Default::default() };
+        bench.put(Service { id: id.into(), ..Default::default() });
+        bench.put(Task { endpoint: Some(Endpoint { ports: vec![port], ..Default::default() }), ..task(id, id) });
+        bench.run();
+        bench.node_of(id).is_some()
+    };
+    assert!(publish("tcp", PublishMode::Host, PortProtocol::Tcp, 80));
+    assert!(publish("udp", PublishMode::Host, PortProtocol::Udp, 80));
+    assert!(!publish("again", PublishMode::Host, PortProtocol::Tcp, 80));
+    assert!(publish("any", PublishMode::Host, PortProtocol::Tcp, 0), "the node chooses");
+    assert!(publish("other", PublishMode::Host, PortProtocol::Tcp, 0));
+    assert!(publish("ingress", PublishMode::Ingress, PortProtocol::Tcp, 80), "an ingress port is on no node");
+}
+
+#[test]
+fn preferences_may_be_labels_of_engines() {
+    let mut bench = Bench::with_nodes(4);
+    for (id, disk) in [("n1", "ssd"), ("n2", "hdd"), ("n3", "hdd"), ("n4", "hdd")] {
+        bench.edit_node(id, |node| {
+            let labels = [("disk".into(), disk.into())].into();
+            node.description.as_mut().unwrap().engine = Some(EngineDescription { labels, ..Default::default() });
+        });
+    }
+    let spread = |descriptor: &str| {
+        let spread = Some(SpreadOver { spread_descriptor: descriptor.to_owned() });
+        placement(|it| it.preferences = vec![PlacementPreference { spread }])
+    };
+    bench.tasks("s", 6, &spread("engine.labels.disk"));
+    bench.run();
+    assert_eq!(bench.spread(Some("s")), [3, 1, 1, 1]);
+    bench.tasks("t", 4, &spread("node.hostname"));
+    bench.run();
+    assert_eq!(bench.spread(Some("t")), [1, 1, 1, 1], "what is no label is no preference");
+}
+
+#[test]
+fn preferences_hold_within_the_constraints() {
+    let mut bench = Bench::with_nodes(4);
+    for (id, zone) in [("n1", "a"), ("n2", "a"), ("n3", "b"), ("n4", "b")] {
+        bench.edit_node(id, |node| drop(node.spec.annotations.labels.insert("zone".into(), zone.into())));
+    }
+    let spread = Some(SpreadOver { spread_descriptor: "node.labels.zone".into() });
+    let spec = placement(|it| {
+        it.preferences = vec![PlacementPreference { spread }];
+        it.constraints = vec!["node.id!=n4".into()];
+        it.max_replicas = 4;
+    });
+    bench.tasks("s", 9, &spec);
+    bench.run();
+    let found = bench.spread(None);
+    assert_eq!((found[0] + found[1], found[2], found[3]), (5, 4, 0), "b is full at n3's maximum");
+}
+
+#[test]
+fn discrete_resources_are_counted_and_a_new_number_counts_at_once() {
+    let mut bench = Bench::with_nodes(1);
+    let advertise = |bench: &mut Bench, value: i64| {
+        bench.edit_node("n1", |node| {
+            let resources = node.description.as_mut().unwrap().resources.as_mut().unwrap();
+            resources.generic = vec![generic::discrete("ssd", value)];
+        });
+    };
+    advertise(&mut bench, 5);
+    bench.tasks("s", 3, &reserve(0, 0, vec![generic::discrete("ssd", 2)]));
+    bench.run();
+    assert_eq!(bench.spread(None), [2]);
+    assert_eq!(bench.task("s-000").assigned_generic_resources, [generic::discrete("ssd", 2)]);
+    let text = "no suitable node (insufficient resources on 1 node)";
+    let waiting = bench.view.tasks().find(|task| task.node_id.is_none()).unwrap();
+    assert_eq!(waiting.status.err, text);
+    let waiting = waiting.id.to_string();
+    advertise(&mut bench, 6);
+    bench.run();
+    assert_eq!(bench.node_of(&waiting).as_deref(), Some("n1"));
+    advertise(&mut bench, 3);
+    bench.tasks("t", 1, &reserve(0, 0, vec![generic::discrete("ssd", 1)]));
+    bench.run();
+    assert_eq!(bench.task("t-000").status.err, text, "six are taken of three");
+}
+
+#[test]
+fn a_request_for_named_pieces_is_no_request() {
+    let mut bench = Bench::with_nodes(1);
+    bench.tasks("s", 1, &reserve(0, 0, vec![generic::named("gpu", "a")]));
+    bench.run();
+    assert_eq!(bench.node_of("s-000").as_deref(), Some("n1"), "only numbers can be asked for");
+}
+
+#[test]
+fn tasks_wait_for_a_node_that_is_given_back() {
+    let mut bench = Bench::with_nodes(1);
+    bench.edit_node("n1", |node| node.spec.availability = NodeAvailability::Pause);
+    bench.tasks("s", 1, &TaskSpec::default());
+    bench.run();
+    assert_eq!(bench.task("s-000").status.err, "no suitable node (1 node not available for new tasks)");
+    bench.edit_node("n1", |node| node.spec.availability = NodeAvailability::Active);
+    bench.run();
+    assert_eq!(bench.node_of("s-000").as_deref(), Some("n1"));
+}

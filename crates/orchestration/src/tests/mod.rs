@@ -6,6 +6,8 @@ mod jobs;
 mod nodes;
 mod properties;
 mod reaper;
+mod rebalance;
+mod rebalance_properties;
 mod replicated;
 mod restart;
 mod sim;

@@ -249,3 +249,182 @@ fn one_missing_generic_resource_ends_the_pass() {
     sim.settle();
     assert_eq!(sim.tasks(|task| task.status.state == TaskState::Rejected).len(), 1);
 }
+
+#[test]
+fn the_tasks_of_a_node_that_goes_down_have_other_nodes_in_the_same_step() {
+    let mut sim = Sim::new(3);
+    sim.put(replicated(9, "ok"));
+    sim.run(10);
+    sim.written.clear();
+    sim.silent.insert("n2".into());
+    sim.set_state("n2", NodeState::Down);
+    assert!(sim.step());
+    assert_eq!(sim.written.len(), 1, "in one batch");
+    let new = sim.tasks(|task| task.desired_state == TaskState::Ready);
+    assert_eq!(new.len(), 3);
+    assert!(new.iter().all(|task| task.status.state == TaskState::Assigned));
+    assert_eq!(nodes_of(&new), ["n1", "n3"].into());
+    assert!(!sim.step(), "and that is all");
+}
+
+#[test]
+fn a_drained_nodes_tasks_have_other_nodes_in_the_same_step() {
+    let mut sim = Sim::new(3);
+    sim.put(replicated(6, "ok"));
+    sim.run(10);
+    sim.written.clear();
+    sim.drain("n1");
+    assert!(sim.step());
+    let new = sim.tasks(|task| task.desired_state == TaskState::Ready);
+    assert_eq!((new.len(), sim.written.len()), (2, 1));
+    assert!(new.iter().all(|task| task.status.state == TaskState::Assigned));
+}
+
+#[test]
+fn tasks_that_no_node_can_take_wait_for_the_first_that_can() {
+    let mut sim = Sim::new(1);
+    sim.put(replicated(2, "ok"));
+    sim.run(10);
+    sim.silent.insert("n1".into());
+    sim.set_state("n1", NodeState::Down);
+    sim.run(30);
+    assert_eq!(sim.leader.waiting_count(), 2);
+    sim.put(node("n2"));
+    sim.step();
+    assert_eq!(sim.leader.waiting_count(), 0, "in the step in which it joins");
+    sim.run(2);
+    assert_eq!(nodes_of(&sim.running()), ["n2"].into());
+}
+
+#[test]
+fn a_global_service_leaves_a_node_that_is_down_and_is_back_with_it() {
+    let mut sim = Sim::new(2);
+    sim.put(global("ok"));
+    sim.run(10);
+    let lost = sim.running().iter().find(|task| task.node_id == Some("n1".into())).unwrap().id.clone();
+    sim.silent.insert("n1".into());
+    sim.set_state("n1", NodeState::Down);
+    sim.run(20);
+    assert_eq!(sim.view.task(&lost).unwrap().desired_state, TaskState::Shutdown);
+    assert_eq!(sim.tasks(|task| task.desired_state <= TaskState::Running).len(), 1, "nothing waits for n1");
+    sim.silent.clear();
+    sim.set_state("n1", NodeState::Ready);
+    sim.run(20);
+    assert_eq!(nodes_of(&sim.running()), ["n1", "n2"].into());
+    assert!(!is_up(sim.view.task(&lost).unwrap()));
+}
+
+#[test]
+fn a_global_service_follows_the_labels_of_nodes() {
+    let mut sim = Sim::new(2);
+    let mark = |sim: &mut Sim, id: &str, value: &str| {
+        sim.edit_node(id, |node| drop(node.spec.annotations.labels.insert("edge".into(), value.into())));
+    };
+    mark(&mut sim, "n1", "yes");
+    let mut service = global("ok");
+    constrain(&mut service.spec, "node.labels.edge==yes");
+    sim.put(service);
+    sim.run(10);
+    assert_eq!(nodes_of(&sim.running()), ["n1"].into());
+    mark(&mut sim, "n2", "yes");
+    mark(&mut sim, "n1", "no");
+    sim.run(20);
+    assert_eq!(nodes_of(&sim.running()), ["n2"].into());
+    assert_eq!(sim.tasks(|task| task.desired_state <= TaskState::Running).len(), 1);
+}
+
+#[test]
+fn on_drained_nodes_nothing_is_rejected() {
+    let mut sim = Sim::new(2);
+    let mut service = replicated(1, "ok");
+    constrain(&mut service.spec, "node.labels.zone!=b");
+    sim.put(service);
+    sim.run(10);
+    let old = sim.running()[0].clone();
+    sim.edit_node(old.node_id.clone().unwrap().as_str(), |node| {
+        node.spec.annotations.labels.insert("zone".into(), "b".into());
+        node.spec.availability = NodeAvailability::Drain;
+    });
+    sim.run(10);
+    assert_eq!(sim.view.task(&old.id).unwrap().status.state, TaskState::Shutdown, "it was stopped, not rejected");
+    assert_eq!(sim.running().len(), 1);
+}
+
+#[test]
+fn the_services_present_constraints_count_and_a_lone_tasks_own() {
+    let mut sim = Sim::new(1);
+    sim.put(replicated(1, "ok"));
+    let mut lone = Task { id: "lone".into(), node_id: Some("n1".into()), ..Default::default() };
+    let constraints = vec!["node.labels.zone!=b".to_owned()];
+    let placement = Some(Placement { constraints, ..Default::default() });
+    lone.spec = Arc::new(TaskSpec { placement: placement.clone(), ..Default::default() });
+    lone.desired_state = TaskState::Running;
+    lone.status.state = TaskState::Running;
+    sim.put(lone);
+    sim.run(10);
+    let of_service = sim.running()[0].id.clone();
+    // The placement alone has changed: the task is as old as before.
+    sim.update_service("s", |spec| edit_task_spec(spec, |task| task.placement = placement));
+    sim.run(10);
+    assert_eq!(sim.running()[0].id, of_service);
+    sim.edit_node("n1", |node| drop(node.spec.annotations.labels.insert("zone".into(), "b".into())));
+    sim.settle();
+    for id in [of_service, "lone".into()] {
+        assert_eq!(sim.view.task(&id).unwrap().status.state, TaskState::Rejected, "{id}");
+    }
+}
+
+#[test]
+fn memory_and_counted_pieces_that_are_gone_reject_the_tasks_beyond_them() {
+    let discrete = crate::scheduler::generic::discrete;
+    let check = |reserved: Resources, full: Resources, less: Resources, rejected: usize| {
+        let mut sim = Sim::new(1);
+        let set = |sim: &mut Sim, resources: &Resources| {
+            sim.edit_node("n1", |node| node.description.as_mut().unwrap().resources = Some(resources.clone()));
+        };
+        set(&mut sim, &full);
+        let mut service = replicated(3, "ok");
+        edit_task_spec(&mut service.spec, |task| {
+            task.resources = Some(ResourceRequirements { reservations: Some(reserved), ..Default::default() });
+        });
+        sim.put(service);
+        sim.run(10);
+        assert_eq!(sim.running().len(), 3);
+        set(&mut sim, &less);
+        sim.settle();
+        assert_eq!(sim.tasks(|task| task.status.state == TaskState::Rejected).len(), rejected);
+    };
+    let memory = |memory_bytes| Resources { memory_bytes, ..Default::default() };
+    check(memory(1 << 30), memory(4 << 30), memory(1 << 30), 2);
+    let pieces = |value| Resources { generic: vec![discrete("ssd", value)], ..Default::default() };
+    check(pieces(2), pieces(6), pieces(5), 1);
+    check(pieces(2), pieces(6), pieces(6), 0);
+}
+
+#[test]
+fn what_a_job_has_completed_is_not_rejected() {
+    let mut sim = Sim::new(1);
+    let mode = ServiceMode::ReplicatedJob(ReplicatedJob { max_concurrent: 1, total_completions: 1 });
+    let mut service = service(mode, "done");
+    constrain(&mut service.spec, "node.labels.zone!=b");
+    sim.put(service);
+    sim.run(20);
+    sim.edit_node("n1", |node| drop(node.spec.annotations.labels.insert("zone".into(), "b".into())));
+    sim.run(20);
+    assert_eq!(sim.tasks(|_| true).len(), 1);
+    assert_eq!(sim.tasks(|_| true)[0].status.state, TaskState::Complete);
+}
+
+#[test]
+fn the_tasks_of_a_jobs_node_that_is_down_are_orphaned_too_and_the_job_is_done() {
+    let mut sim = Sim::new(2);
+    sim.put(service(ServiceMode::GlobalJob(GlobalJob), "ok"));
+    sim.run(10);
+    sim.silent.insert("n1".into());
+    sim.set_state("n1", NodeState::Down);
+    sim.run(25 * 3600);
+    let orphan = sim.tasks(|task| task.node_id == Some("n1".into()));
+    assert_eq!(orphan.iter().map(|task| task.status.state).collect::<Vec<_>>(), [TaskState::Orphaned]);
+    assert_eq!(sim.running().len(), 0, "a job's tasks shall complete, not run");
+    assert_eq!(sim.tasks(is_up).len(), 1);
+}

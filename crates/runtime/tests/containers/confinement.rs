@@ -120,6 +120,70 @@ fn filters() {
     }
 }
 
+/// A filter that forbids `chmod` to set of the bits 06000 only 04000 (a MASKED_EQ condition), in the forms that take different ways.
+fn masked_filters() -> [serde_json::Value; 3] {
+    let masked =
+        |index: u32| json!([{ "index": index, "value": 0o6000, "valueTwo": 0o4000, "op": "SCMP_CMP_MASKED_EQ" }]);
+    let plain = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "syscalls": [
+            { "names": ["chmod"], "args": masked(1), "action": "SCMP_ACT_ERRNO", "errnoRet": 38 },
+            { "names": ["fchmodat", "fchmodat2"], "args": masked(2), "action": "SCMP_ACT_ERRNO", "errnoRet": 38 },
+        ],
+    });
+    let mut flagged = plain.clone();
+    flagged["flags"] = json!(["SECCOMP_FILTER_FLAG_LOG"]);
+    [plain.clone(), plain, flagged]
+}
+
+#[test]
+fn filters_look_at_arguments() {
+    for (number, filter) in masked_filters().into_iter().enumerate() {
+        let mut sandbox = Sandbox::new("cd /tmp; touch x; chmod 4755 x; chmod 6755 x && sleep 1000");
+        sandbox.spec["linux"]["seccomp"] = filter;
+        if number == 1 {
+            // With hooks libcontainer does all of it.
+            sandbox.spec["hooks"] = json!({ "poststop": [{ "path": "/bin/true" }] });
+        }
+        let pid = sandbox.create();
+        sandbox.start();
+        let outcome = sandbox.exec(&sandbox.process("cd /tmp; touch y; chmod 4755 y; chmod 6755 y && echo ok"));
+        assert_eq!(outcome.stdout, "ok\n", "{number}: {outcome:?}");
+        assert_eq!(outcome.stderr.matches("Function not implemented").count(), 1, "{number}: {outcome:?}");
+        sandbox.done(&["kill", &sandbox.id, "KILL"]);
+        assert_eq!(crate::support::wait(pid), 137);
+        sandbox.done(&["delete", &sandbox.id]);
+        assert_eq!(sandbox.text("stderr").matches("Function not implemented").count(), 1, "{number}");
+    }
+}
+
+#[test]
+fn a_kept_filter_holds() {
+    let script = "mkdir /tmp/x; cat /proc/self/status";
+    let mut sandbox = Sandbox::new(script);
+    sandbox.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    sandbox.spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 }],
+    });
+    let filters = sandbox.root().join(".filters");
+    for turn in 0..3 {
+        let outcome = sandbox.run();
+        assert!(outcome.stderr.contains("Function not implemented"), "{turn}: {outcome:?}");
+        for line in
+            ["Seccomp:\t2\n", "Seccomp_filters:\t1\n", "CapEff:\t0000000000000000\n", "CapBnd:\t00000000a80425fb\n"]
+        {
+            assert!(outcome.stdout.contains(line), "{turn}: {outcome:?}");
+        }
+        let kept: Vec<_> = std::fs::read_dir(&filters).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(kept.len(), 1);
+        if turn == 1 {
+            std::fs::write(&kept[0], "damaged").unwrap();
+        }
+    }
+}
+
 #[test]
 fn no_new_privileges() {
     let mut sandbox = Sandbox::new("cat /proc/self/status");

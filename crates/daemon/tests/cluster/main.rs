@@ -1,0 +1,12 @@
+//! Several machines as users meet them: the real `docker` command line on each, real containers, real loss.
+
+#![allow(unreachable_pub, dead_code, reason = "a test has no public items, and each test file uses its part")]
+
+mod dockerd_log;
+mod hosts;
+mod managers;
+mod peers;
+mod rebalance;
+#[path = "../swarm/support.rs"]
+mod support;
+mod walk_through;

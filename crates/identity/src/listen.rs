@@ -1,0 +1,190 @@
+//! The listener on 2377: takes connections, shakes hands, and gives them to a gRPC server together with who calls.
+//!
+//! ```text
+//!   accept ── permit ──► handshake (time-out) ──► channel ──► tonic
+//!                └ none left: connections wait in the kernel's queue
+//! ```
+//!
+//! A caller without a certificate passes, since joining nodes have none; one with a bad certificate does not.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+
+use crate::certificate::PeerIdentity;
+use crate::dial::watch_peer;
+use crate::tls::Credentials;
+
+/// Pause after the kernel refused to accept (no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that shook hands and wait to be taken.
+const QUEUE: usize = 64;
+
+/// Bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenLimits {
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// Handshakes at a time.
+    pub handshakes: usize,
+}
+
+impl Default for ListenLimits {
+    fn default() -> Self {
+        Self { handshake_timeout: Duration::from_secs(5), handshakes: 256 }
+    }
+}
+
+/// Who calls; gRPC handlers find it in `Request::extensions`.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// By its verified certificate; `None` if it showed none.
+    pub identity: Option<PeerIdentity>,
+    /// Where it calls from.
+    pub remote_addr: SocketAddr,
+}
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub struct PeerStream<S = TcpStream> {
+    stream: TlsStream<S>,
+    peer: PeerInfo,
+}
+
+/// Connections of a listener, as a stream that ends never. Dropping it closes the listener and abandons handshakes.
+pub struct PeerListener {
+    local_addr: SocketAddr,
+    accepted: mpsc::Receiver<PeerStream>,
+    _acceptor: JoinSet<()>,
+}
+
+impl PeerListener {
+    /// Starts to accept.
+    pub fn start(listener: TcpListener, credentials: &Credentials, limits: ListenLimits) -> io::Result<Self> {
+        let local_addr = listener.local_addr()?;
+        let (send, accepted) = mpsc::channel(QUEUE);
+        let mut acceptor = JoinSet::new();
+        acceptor.spawn(run_acceptor(listener, credentials.clone(), limits, send));
+        Ok(Self { local_addr, accepted, _acceptor: acceptor })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+impl Stream for PeerListener {
+    type Item = io::Result<PeerStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.accepted.poll_recv(cx).map(|stream| stream.map(Ok))
+    }
+}
+
+/// Accepts until nobody takes the connections any more. Owns the handshakes: they end with it.
+async fn run_acceptor(
+    listener: TcpListener,
+    credentials: Credentials,
+    limits: ListenLimits,
+    send: mpsc::Sender<PeerStream>,
+) {
+    let permits = Arc::new(Semaphore::new(limits.handshakes.max(1)));
+    let mut handshakes = JoinSet::new();
+    while !send.is_closed() {
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        while handshakes.try_join_next().is_some() {}
+        let (stream, remote_addr) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (credentials, send) = (credentials.clone(), send.clone());
+        handshakes.spawn(async move {
+            let shaken = async {
+                watch_peer(&stream)?;
+                tls_accept(stream, remote_addr, &credentials).await
+            };
+            match timeout(limits.handshake_timeout, shaken).await {
+                Ok(Ok(stream)) => drop(send.send(stream).await),
+                Ok(Err(error)) => tracing::debug!(%remote_addr, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(%remote_addr, "TLS handshake took too long"),
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// TLS as a manager over any stream.
+pub async fn tls_accept<S>(stream: S, remote_addr: SocketAddr, credentials: &Credentials) -> io::Result<PeerStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let stream = TlsAcceptor::from(credentials.server_config()).accept(stream).await?;
+    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let identity = leaf.map(|leaf| PeerIdentity::from_der(leaf)).transpose().map_err(io::Error::other)?;
+    Ok(PeerStream { stream, peer: PeerInfo { identity, remote_addr } })
+}
+
+impl<S> PeerStream<S> {
+    /// Who calls.
+    pub fn peer(&self) -> &PeerInfo {
+        &self.peer
+    }
+}
+
+impl<S> Connected for PeerStream<S> {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        self.peer.clone()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PeerStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PeerStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
