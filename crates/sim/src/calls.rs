@@ -17,6 +17,10 @@ pub(crate) enum Packet {
     RaftTaken { by: u64 },
     /// The receiver says that the sender was removed.
     RaftRemoved { raft_id: u64 },
+    /// Where is the member that this message is for?
+    Resolve { message: Box<raftpb::Message> },
+    /// There.
+    Resolved { host: Host, message: Box<raftpb::Message> },
     /// A call of an agent, a machine or a client to a manager.
     Call { id: u64, call: Box<Call> },
     /// Its answer.

@@ -69,7 +69,8 @@ impl World {
         let mut problems = Vec::new();
         let leaders: Vec<_> = self.running_managers().filter(|manager| manager.is_leading()).collect();
         let [leader] = leaders[..] else {
-            return vec![format!("{} managers lead", leaders.len())];
+            let shown: Vec<_> = self.running_managers().map(Manager::raft_text).collect();
+            return vec![format!("{} managers lead: {}", leaders.len(), shown.join(", "))];
         };
         let members: BTreeSet<_> =
             leader.core.membership().members.values().map(|member| member.node_id.clone()).collect();
@@ -216,7 +217,11 @@ fn service_problem(view: &View, service: &Service) -> Option<String> {
     }
     let shown: Vec<_> = live
         .iter()
-        .map(|task| format!("{}.{} {:?}→{:?}", task.id, task.slot, task.status.state, task.desired_state))
+        .map(|task| {
+            let (status, node) = (&task.status, &task.node_id);
+            let (message, error) = (&status.message, &status.err);
+            format!("{}.{} {:?}→{:?} on {node:?}: {message} {error}", task.id, task.slot, status.state, task.desired_state)
+        })
         .collect();
     Some(format!("{}: {wanted} wanted, {well} well of {shown:?}, update {:?}", service.id, service.update_status))
 }

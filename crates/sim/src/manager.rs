@@ -238,6 +238,13 @@ impl Manager {
                 self.active_since.entry(by).or_insert(now);
             }
             Packet::RaftRemoved { raft_id } if raft_id == self.core.raft_id() => self.is_removed = true,
+            Packet::Resolve { message } => {
+                let member = self.core.membership().members.get(&message.to);
+                if let Some(host) = member.and_then(|member| host_at(&member.addr)) {
+                    ctx.send(self.host, from, Packet::Resolved { host, message });
+                }
+            }
+            Packet::Resolved { host, message } => drop(ctx.send(self.host, host, Packet::Raft(message))),
             Packet::Call { id, call } => self.serve(ctx, from, id, *call),
             _ => {}
         }
@@ -266,6 +273,18 @@ impl Manager {
 
     pub(crate) fn digest(&self) -> StoreDigest {
         self.digest
+    }
+
+    /// Where raft stands, in words.
+    pub(crate) fn raft_text(&self) -> String {
+        let core = &self.core;
+        let (role, term, applied, last) = (core.role(), core.term(), self.applied, core.last_index());
+        let voters: Vec<_> = core.voters().iter().map(|id| format!("{id:x}")).collect();
+        format!(
+            "host {} {:x} is {role:?} in term {term}, applied {applied} of {last}, voters {voters:?}",
+            self.host,
+            core.raft_id()
+        )
     }
 
     /// The machine stops; the disk stays.

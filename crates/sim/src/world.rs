@@ -243,7 +243,12 @@ impl World {
             return;
         }
         match packet {
-            Packet::Raft(_) | Packet::RaftTaken { .. } | Packet::RaftRemoved { .. } | Packet::Call { .. } => {
+            Packet::Raft(_)
+            | Packet::RaftTaken { .. }
+            | Packet::RaftRemoved { .. }
+            | Packet::Resolve { .. }
+            | Packet::Resolved { .. }
+            | Packet::Call { .. } => {
                 if let Some(manager) = &mut machine.manager {
                     manager.packet(&mut self.ctx, from, packet);
                     self.look_after_manager(to);

@@ -170,7 +170,10 @@ impl Manager {
             let member = self.core.membership().members.get(&to);
             let is_sent = match member.and_then(|member| host_at(&member.addr)) {
                 Some(host) => ctx.send(self.host, host, Packet::Raft(Box::new(message))),
-                None => false,
+                None => {
+                    self.send_stray(ctx, message);
+                    continue;
+                }
             };
             if !is_sent {
                 self.core.report_unreachable(to);
@@ -179,6 +182,16 @@ impl Manager {
             if is_snapshot {
                 self.core.report_snapshot(to, if is_sent { Delivery::Done } else { Delivery::Failed });
             }
+        }
+    }
+
+    /// Sends once to somebody whose address only others know.
+    fn send_stray(&mut self, ctx: &mut Ctx, message: raftpb::Message) {
+        let asked = self.status().longest_active().or(Some(self.core.leader()));
+        let asked = asked.filter(|id| *id != self.core.raft_id());
+        let member = asked.and_then(|id| self.core.membership().members.get(&id));
+        if let Some(host) = member.and_then(|member| host_at(&member.addr)) {
+            ctx.send(self.host, host, Packet::Resolve { message: Box::new(message) });
         }
     }
 
