@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 COMMAND_SECONDS = 90
 POLL_SECONDS = 0.3
-MODES = {"text", "table", "json", "api", "progress", "pull", "pretty", "logs", "wait", "fetch", "count", "events"}
+MODES = {"text", "table", "json", "api", "progress", "pull", "pretty", "logs", "wait", "fetch", "count", "events", "top"}
 # Applied in this order to everything that an engine says.
 PLACEHOLDERS = [
     (r"SWMTKN-1-[0-9a-z]{50}-[0-9a-z]{25}", "<token>"),
@@ -24,10 +24,13 @@ PLACEHOLDERS = [
     (r"-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----", "<certificate>"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?(Z|[+-]\d\d:?\d\d))?( UTC)?", "<time>"),
     (r"(?<!sha256:)\b[0-9a-f]{64}\b", "<id>"),
-    (r"\b(?=[a-z]*\d)[0-9a-z]{25}\b", "<id>"),
+    (r"\b[0-9a-z]{25}\b", "<id>"),
     (r"\b(?=[0-9a-z]*\d)(?=\d*[a-z])[0-9a-z]{12}\b", "<id>"),
     (r"\b\d{12}\b", "<id>"),
     (r"(?i)\b(about an?|less than an?|\d+) (second|minute|hour|day|week|month|year)s?( ago)?", "<age>"),
+    # which of them goes to whom is chance; networks and gateways are not
+    (r"\b(10\.0\.\d+|10\.99\.0|172\.(?:1[7-9]|2\d|3[01])\.\d+)\.(?![01]\b)\d+\b", r"\1.<n>"),
+    (r"\bgateway_[0-9a-f]{12}\b", "gateway_<id>"),
     (r"\b0242[0-9a-f:]+|\b02:42(:[0-9a-f]{2}){4}", "<mac>"),
 ]
 
@@ -147,7 +150,17 @@ class Transcript:
         """Columns may have any width and rows any order."""
         answer = self.run_text(text)
         rows = [re.sub(r"\s{2,}", "  ", line) for line in answer.lines]
+        if rows and re.match(r"([A-Z]+ )?ID\b", rows[0]):
+            # a short id may be all letters, which elsewhere would be a word
+            rows[1:] = [re.sub(r"^[a-z]{12}\b", "<id>", row) for row in rows[1:]]
         answer.lines = rows[:1] + sorted(rows[1:])
+        return answer
+
+    def run_top(self, text):
+        """The first and the last column of a table of processes; numbers and times are each engine's own."""
+        answer = self.run_text(text)
+        rows = [line.split(None, 7) for line in answer.lines]
+        answer.lines = [f"{row[0]} {row[-1]}" for row in rows]
         return answer
 
     def run_pretty(self, text):
@@ -164,13 +177,16 @@ class Transcript:
             return Answer(result.returncode, self.lines(result.stdout), None, errors)
 
     def leaves(self, value):
-        found = leaves_of(value)
-        return {self.normal(path): {self.normal(text) for text in texts} for path, texts in found.items()}
+        """Paths and scalars with placeholders; keys that become the same one (ids) share what is below them."""
+        found = {}
+        for path, texts in leaves_of(value).items():
+            found.setdefault(self.normal(path), set()).update(self.normal(text) for text in texts)
+        return found
 
     def run_progress(self, text):
         """The end of a progress that the CLI shows; how often it polled in between does not count."""
         answer = self.run_text(text)
-        answer.lines = [line for line in answer.lines if not re.match(r"overall progress|\d+/\d+: |verify: Waiting", line)]
+        answer.lines = [line for line in answer.lines if not re.match(r"overall progress|\d+/\d+: |verify: Waiting|rollback: ", line)]
         return answer
 
     def run_pull(self, text):

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::SelectAll;
 use model::{NodeId, Task, Timestamp};
 use swarm_proto::swarmkit as p;
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
 use crate::{Controller, LogLine, LogRequest};
 
@@ -19,6 +21,45 @@ use crate::{Controller, LogLine, LogRequest};
 const PUBLISH_QUEUE: usize = 64;
 /// Subscriptions served at once; more are refused with a log line.
 const MAX_SUBSCRIPTIONS: usize = 128;
+
+/// The log subscriptions of a session as they come. A manager of Go's sends nothing, not even headers, before the first
+/// one, so nobody may wait for the call to be answered.
+pub(crate) enum Subscriptions {
+    /// Called, not answered.
+    Opening(BoxFuture<'static, Result<Streaming<p::SubscriptionMessage>, Status>>),
+    /// Answered.
+    Open(Box<Streaming<p::SubscriptionMessage>>),
+    /// There are none in this session.
+    None,
+}
+
+impl Subscriptions {
+    /// Asks for them.
+    pub(crate) fn open(channel: Channel) -> Self {
+        let mut broker = p::log_broker_client::LogBrokerClient::new(channel);
+        Self::Opening(Box::pin(async move {
+            let answered = broker.listen_subscriptions(p::ListenSubscriptionsRequest {}).await?;
+            Ok(answered.into_inner())
+        }))
+    }
+
+    /// The next one; never, when there are none. Cancel-safe: what is under way stays here.
+    pub(crate) async fn next(&mut self) -> Result<p::SubscriptionMessage, Status> {
+        loop {
+            *self = match self {
+                Self::Opening(call) => match call.await {
+                    Ok(stream) => Self::Open(Box::new(stream)),
+                    Err(status) if status.code() == tonic::Code::Unimplemented => Self::None,
+                    Err(status) => return Err(status),
+                },
+                Self::Open(stream) => {
+                    return stream.message().await?.ok_or_else(|| Status::aborted("closed by the manager"));
+                }
+                Self::None => std::future::pending().await,
+            };
+        }
+    }
+}
 
 /// The running publishers of a session.
 #[derive(Default)]

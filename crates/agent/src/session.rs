@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::{Status, Streaming};
 
-use crate::logs::{Publishers, selects};
+use crate::logs::{Publishers, Subscriptions, selects};
 use crate::sending::{RPC_TIMEOUT, heartbeat, leave_notice, send_statuses};
 use crate::worker::Worker;
 use crate::{Connect, Connection, Executor, ExecutorError, Outcome, task_files};
@@ -149,7 +149,7 @@ struct Session {
     connection: Connection,
     messages: Streaming<p::SessionMessage>,
     assignments: Streaming<p::AssignmentsMessage>,
-    subscriptions: Option<Streaming<p::SubscriptionMessage>>,
+    subscriptions: Subscriptions,
     description: NodeDescription,
 }
 
@@ -241,12 +241,7 @@ impl Agent {
         self.take_session_message(first).await?;
         let request = p::AssignmentsRequest { session_id: self.session_id.clone() };
         let assignments = client.assignments(request).await?.into_inner();
-        let mut broker = p::log_broker_client::LogBrokerClient::new(channel);
-        let subscriptions = match broker.listen_subscriptions(p::ListenSubscriptionsRequest {}).await {
-            Ok(stream) => Some(stream.into_inner()),
-            Err(status) if status.code() == tonic::Code::Unimplemented => None,
-            Err(status) => return Err(status),
-        };
+        let subscriptions = Subscriptions::open(channel);
         self.worker.reporter.resend_all();
         Ok(Session { connection, messages, assignments, subscriptions, description })
     }
@@ -342,7 +337,7 @@ impl Agent {
                         return Status::internal(error.to_string());
                     }
                 }
-                message = next_subscription(&mut session.subscriptions) => match message {
+                message = session.subscriptions.next() => match message {
                     Ok(message) => {
                         let sources = self.worker.controllers(|task| selects(message.selector.as_ref(), task));
                         let channel = session.connection.channel.clone();
@@ -350,14 +345,14 @@ impl Agent {
                     }
                     Err(status) => {
                         tracing::warn!(%status, "no more log subscriptions in this session");
-                        session.subscriptions = None;
+                        session.subscriptions = Subscriptions::None;
                     }
                 },
                 Some(status) = failures.recv() => return status,
-                Ok(()) = tls_info.changed() => if let Some(status) = self.description_changed(&session).await {
+                Ok(()) = tls_info.changed() => if let Some(status) = self.description_changed(&session.description).await {
                     return status;
                 },
-                _ = look.tick() => if let Some(status) = self.description_changed(&session).await {
+                _ = look.tick() => if let Some(status) = self.description_changed(&session.description).await {
                     return status;
                 },
             }
@@ -365,9 +360,9 @@ impl Agent {
     }
 
     /// A session that has to be opened again, as this node is no longer what it told.
-    async fn description_changed(&self, session: &Session) -> Option<Status> {
+    async fn description_changed(&self, told: &NodeDescription) -> Option<Status> {
         match self.describe().await {
-            Ok(description) if description == session.description => None,
+            Ok(description) if description == *told => None,
             Ok(_) => Some(Status::aborted("the description of this node changed")),
             Err(error) => {
                 tracing::warn!(%error, "the node could not be described");
@@ -382,14 +377,5 @@ struct AbortOnDrop(JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-async fn next_subscription(
-    stream: &mut Option<Streaming<p::SubscriptionMessage>>,
-) -> Result<p::SubscriptionMessage, Status> {
-    match stream {
-        Some(stream) => stream.message().await?.ok_or_else(|| Status::aborted("closed by the manager")),
-        None => std::future::pending().await,
     }
 }

@@ -57,6 +57,7 @@ fn once<T: Send + 'static>(message: T) -> Boxed<T> {
 impl Dispatcher for FakeDispatcher {
     type SessionStream = Boxed<p::SessionMessage>;
     type AssignmentsStream = Boxed<p::AssignmentsMessage>;
+    type TasksStream = Boxed<p::TasksMessage>;
 
     async fn session(&self, request: Request<p::SessionRequest>) -> Answer<Self::SessionStream> {
         let description = request.into_inner().description.unwrap_or_default();
@@ -107,6 +108,10 @@ impl Dispatcher for FakeDispatcher {
             changes: self.tasks.iter().map(change).collect(),
             ..Default::default()
         })))
+    }
+
+    async fn tasks(&self, _: Request<p::TasksRequest>) -> Answer<Self::TasksStream> {
+        Err(Status::unimplemented("tasks"))
     }
 }
 

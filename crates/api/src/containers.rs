@@ -2,7 +2,7 @@
 
 use axum::extract::{Path, State};
 use bytes::Bytes;
-use docker_types::container::{ContainersPruneResponse, CreateRequest, Summary, UpdateRequest, WaitResponse};
+use docker_types::container::{ContainersPruneResponse, CreateRequest, Inspect, Summary, UpdateRequest, WaitResponse};
 use docker_types::filters::Filters;
 use engine::{CreateOptions, EngineError, ErrorKind, ListOptions, RemoveOptions, SizeMode, StopOptions, WaitCondition};
 use futures::future::BoxFuture;
@@ -12,6 +12,7 @@ use crate::answer;
 use crate::create_rules;
 use crate::engine_backend::TerminalSize;
 use crate::error::{ApiError, ApiResult};
+use crate::networks::is_predefined;
 use crate::pull::platform;
 use crate::request::{ClientVersion, Json, Params};
 use crate::state::{Context, Shared};
@@ -136,7 +137,27 @@ pub(crate) async fn inspect(
     if !version.at_least(48) {
         container.image_manifest_descriptor = None;
     }
+    if !version.at_least(45) {
+        add_own_aliases(&mut container);
+    }
     Ok(answer::ok(&container))
+}
+
+/// Old clients look for a container's short id and host name among its aliases on networks of users.
+fn add_own_aliases(container: &mut Inspect) {
+    const SHORT_ID: usize = 12;
+    let short = container.id.chars().take(SHORT_ID).collect::<String>();
+    for (network, endpoint) in container.network_settings.networks.iter_mut().flatten() {
+        if is_predefined(network) {
+            continue;
+        }
+        let aliases = endpoint.aliases.get_or_insert_default();
+        for own in [&short, &container.config.hostname] {
+            if !aliases.contains(own) {
+                aliases.push(own.clone());
+            }
+        }
+    }
 }
 
 pub(crate) async fn start(

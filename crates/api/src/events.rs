@@ -14,7 +14,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::request::{ClientVersion, Params};
 use crate::state::Shared;
 use crate::streams::{nanoseconds, point_in_time, until_the_end};
-use crate::swarm::events::{describe, is_seen};
+use crate::swarm::events::describe;
 
 /// Types whose filter of the same name takes the beginning of an identifier or name.
 const ACTORS: [&str; 9] = ["container", "plugin", "volume", "network", "daemon", "service", "node", "secret", "config"];
@@ -94,9 +94,6 @@ pub(crate) async fn forward_swarm(state: Shared, ending: CancellationToken) {
         };
         let Some(change) = change else { return };
         let described = describe(&change);
-        if !is_seen(&change, &described) {
-            continue;
-        }
         state.engine.publish(EventMessage {
             kind: described.kind.to_owned(),
             action: described.action.to_owned(),

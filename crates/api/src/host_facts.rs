@@ -33,6 +33,9 @@ pub(crate) fn fill(info: &mut Info) {
     info.name = text("/proc/sys/kernel/hostname").trim().to_owned();
     info.kernel_version = kernel_version();
     value(&os_release, "PRETTY_NAME", '=').unwrap_or("Linux").clone_into(&mut info.operating_system);
+    if is_containerized(&text("/proc/1/cgroup")) {
+        info.operating_system.push_str(" (containerized)");
+    }
     value(&os_release, "VERSION_ID", '=').unwrap_or_default().clone_into(&mut info.os_version);
     "linux".clone_into(&mut info.os_type);
     std::env::consts::ARCH.clone_into(&mut info.architecture);
@@ -95,7 +98,43 @@ fn fill_limits(info: &mut Info) {
         (info.ipv4_forwarding, "WARNING: IPv4 forwarding is disabled"),
     ];
     let missing = warnings.iter().filter(|(there, _)| !there).map(|(_, warning)| (*warning).to_owned());
-    info.warnings.get_or_insert_default().extend(missing);
+    info.warnings = Some(missing.collect());
+}
+
+/// Whether the first process is in a cgroup of somebody's making, as in a container.
+fn is_containerized(cgroups: &str) -> bool {
+    cgroups.lines().any(|line| !line.is_empty() && !line.ends_with(":/") && !line.ends_with(":/init.scope"))
+}
+
+/// What dockerd's overlay2 says of itself.
+pub(crate) fn overlay_status(data_root: &Path) -> Vec<[String; 2]> {
+    let is_on = |parameter| text(&format!("/sys/module/overlay/parameters/{parameter}")).trim() == "Y";
+    let metacopy = is_on("metacopy");
+    let rows = [
+        ("Backing Filesystem", backing_filesystem(data_root).to_owned()),
+        // the image store refuses a file system without it
+        ("Supports d_type", true.to_string()),
+        ("Using metacopy", metacopy.to_string()),
+        // with either of them an upper directory alone does not tell what has changed
+        ("Native Overlay Diff", (!metacopy && !is_on("redirect_dir")).to_string()),
+        ("userxattr", false.to_string()),
+    ];
+    rows.map(|(key, value)| [key.to_owned(), value]).to_vec()
+}
+
+/// dockerd's name for a file system.
+fn backing_filesystem(path: &Path) -> &'static str {
+    use nix::sys::statfs;
+    let kind = statfs::statfs(path).map(|found| found.filesystem_type());
+    match kind {
+        Ok(statfs::EXT4_SUPER_MAGIC) => "extfs",
+        Ok(statfs::XFS_SUPER_MAGIC) => "xfs",
+        Ok(statfs::BTRFS_SUPER_MAGIC) => "btrfs",
+        Ok(statfs::OVERLAYFS_SUPER_MAGIC) => "overlayfs",
+        Ok(statfs::TMPFS_MAGIC) => "tmpfs",
+        Ok(statfs::NFS_SUPER_MAGIC) => "nfs",
+        _ => "<unknown>",
+    }
 }
 
 /// Names of the controllers that are on, from `/proc/cgroups`.
@@ -119,6 +158,19 @@ mod tests {
         assert_eq!(value("A=1\nPRETTY_NAME=\"X 1\"\n", "PRETTY_NAME", '='), Some("X 1"));
         let table = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t1\t1\nmemory\t0\t1\t0\n";
         assert_eq!(v1_controllers(table), "cpu");
+    }
+
+    #[test]
+    fn containers_are_told_by_their_cgroup() {
+        for (cgroups, contained) in [
+            ("0::/\n", false),
+            ("0::/init.scope\n", false),
+            ("12:pids:/\n1:name=systemd:/init.scope\n", false),
+            ("0::/docker/abc\n", true),
+            ("12:pids:/\n1:name=systemd:/lxc/a\n", true),
+        ] {
+            assert_eq!(is_containerized(cgroups), contained, "{cgroups:?}");
+        }
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
+use docker_types::container::ContainerConfig;
 use docker_types::filters::Filters;
 use docker_types::image::{
-    GraphDriver, ImageDelete, ImageHistory, ImageInspect, ImageMetadata, ImageSummary, ImagesPruneResponse, RootFs,
+    GraphDriver, ImageConfig, ImageDelete, ImageHistory, ImageInspect, ImageMetadata, ImageSummary,
+    ImagesPruneResponse, RootFs,
 };
 use docker_types::time::{self, Time};
 use http::{Method, StatusCode};
@@ -51,9 +53,8 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
 pub(crate) async fn list(State(state): State<Shared>, version: ClientVersion, params: Params) -> ApiResult {
     let filters = params.filters(LIST_FILTERS)?;
     let filter = ListFilter::new(&state, &filters)?;
-    let all = state.images.list();
-    let mut shown: Vec<_> =
-        all.iter().filter(|image| filter.passes(image)).map(|image| summary(image, version)).collect();
+    let matching = state.images.list().into_iter().filter_map(|image| filter.matching(image));
+    let mut shown: Vec<_> = matching.map(|image| summary(&image, version)).collect();
     shown.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
     Ok(answer::ok(&shown))
 }
@@ -82,24 +83,32 @@ impl<'a> ListFilter<'a> {
         })
     }
 
-    fn passes(&self, image: &ImageRecord) -> bool {
-        let at = created(image);
-        self.dangling.is_none_or(|dangling| dangling == image.repo_tags.is_empty())
-            && self.before.is_none_or(|before| at < before)
+    /// The image with those of its names that match; `None` if it is not listed.
+    fn matching(&self, mut image: ImageRecord) -> Option<ImageRecord> {
+        let at = created(&image);
+        let passes = self.before.is_none_or(|before| at < before)
             && self.since.is_none_or(|since| at > since)
             && self.until.is_none_or(|until| at < until)
-            && self.filters.matches_labels("label", &image.config.labels)
-            && self.reference_passes(image)
+            && self.filters.matches_labels("label", &image.config.labels);
+        if !passes {
+            return None;
+        }
+        if self.filters.contains("reference") {
+            image.repo_tags.retain(|name| self.reference_matches(name));
+            image.repo_digests.retain(|name| self.reference_matches(name));
+        }
+        let nameless = image.repo_tags.is_empty() && image.repo_digests.is_empty();
+        let listed = match self.dangling {
+            Some(true) => image.repo_tags.is_empty(),
+            Some(false) => !nameless,
+            None => true,
+        };
+        (listed && !(nameless && self.filters.contains("reference"))).then_some(image)
     }
 
-    fn reference_passes(&self, image: &ImageRecord) -> bool {
-        if !self.filters.contains("reference") {
-            return true;
-        }
-        image.repo_tags.iter().chain(&image.repo_digests).any(|name| {
-            let repository = Reference::parse(name).map(|reference| reference.familiar_name()).unwrap_or_default();
-            self.filters.get("reference").any(|pattern| glob(pattern, name) || glob(pattern, &repository))
-        })
+    fn reference_matches(&self, name: &str) -> bool {
+        let repository = Reference::parse(name).map(|reference| reference.familiar_name()).unwrap_or_default();
+        self.filters.get("reference").any(|pattern| glob(pattern, name) || glob(pattern, &repository))
     }
 }
 
@@ -210,9 +219,12 @@ async fn tag(state: &Context, name: &str, params: &Params) -> ApiResult {
 }
 
 fn inspect(image: &ImageRecord, version: ClientVersion) -> Result<ImageInspect, ApiError> {
-    let config = serde_json::to_value(&image.config)
+    let mut config: ImageConfig = serde_json::to_value(&image.config)
         .and_then(docker_types::json::from_value)
         .map_err(|error| ApiError::internal(format!("the image's configuration cannot be shown: {error}")))?;
+    if !version.at_least(50) {
+        config.add_legacy_fields();
+    }
     let lower: Vec<_> = image.lower_dirs.iter().map(|dir| dir.display().to_string()).collect();
     let mut dirs = BTreeMap::new();
     if let Some(upper) = &image.upper_dir {
@@ -228,6 +240,7 @@ fn inspect(image: &ImageRecord, version: ClientVersion) -> Result<ImageInspect, 
         parent: String::new(),
         comment: image.comment.clone(),
         created: image.created.clone().unwrap_or_default(),
+        container_config: (!version.at_least(45)).then(ContainerConfig::default),
         docker_version: image.docker_version.clone(),
         author: image.author.clone(),
         config,

@@ -10,11 +10,17 @@ use net::NetworkInfo;
 pub trait LocalNetworks: Send + Sync + 'static {
     /// All of them, the ingress network too where it is set up.
     fn networks(&self) -> Vec<NetworkInfo>;
+    /// This node's name among the peers of the swarm's networks.
+    fn node_name(&self) -> String;
 }
 
 impl LocalNetworks for net::Net {
     fn networks(&self) -> Vec<NetworkInfo> {
         Self::networks(self)
+    }
+
+    fn node_name(&self) -> String {
+        Self::node_name(self).to_owned()
     }
 }
 

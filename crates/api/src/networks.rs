@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use docker_types::filters::{FilterError, Filters};
 use docker_types::network::{
-    Network, NetworkCreateRequest, NetworkCreateResponse, NetworksPruneResponse, PREDEFINED_LABEL,
+    Network, NetworkCreateRequest, NetworkCreateResponse, NetworksPruneResponse, PREDEFINED_LABEL, PeerInfo,
 };
 use http::StatusCode;
 use model::ServiceSpec;
@@ -52,15 +52,29 @@ async fn all_networks(state: &Context) -> Vec<Network> {
     for network in swarm_networks(state).await {
         networks.insert(network.id.clone(), network);
     }
+    let mut address = None;
     for local in local_networks(state) {
         match networks.get_mut(&local.id) {
-            Some(network) => network.containers = local.containers,
+            Some(network) => {
+                if address.is_none() {
+                    address = Some(state.swarm.info().await.node_addr);
+                }
+                take_part(network, local, state.networks.node_name(), address.clone().unwrap_or_default());
+            }
             None => {
                 networks.insert(local.id.clone(), local);
             }
         }
     }
     networks.into_values().collect()
+}
+
+/// A network of the swarm as a node shows it that is in it itself.
+fn take_part(network: &mut Network, local: Network, name: String, ip: String) {
+    network.containers = local.containers;
+    network.labels.get_or_insert_default();
+    network.options.get_or_insert_default();
+    network.peers = vec![PeerInfo { name, ip }];
 }
 
 pub(crate) async fn list(State(state): State<Shared>, params: Params) -> ApiResult {
@@ -189,8 +203,15 @@ async fn create_in_swarm(state: &Context, body: &NetworkCreateRequest) -> Result
 
 /// What is made here is not built yet.
 fn create_here(body: &NetworkCreateRequest) -> ApiError {
-    let text = format!("making networks of driver {:?} is not supported by Skep yet", body.driver);
-    ApiError::new(StatusCode::NOT_IMPLEMENTED, text)
+    let driver = &body.driver;
+    match driver.as_str() {
+        "bridge" | "macvlan" | "ipvlan" => {
+            let text = format!("making networks of driver {driver:?} is not supported by Skep yet");
+            ApiError::new(StatusCode::NOT_IMPLEMENTED, text)
+        }
+        "host" | "null" => ApiError::forbidden(format!("only one instance of {driver:?} network is allowed")),
+        _ => ApiError::not_found(format!("plugin {driver:?} not found")),
+    }
 }
 
 pub(crate) async fn remove(State(state): State<Shared>, Path(term): Path<String>) -> ApiResult {

@@ -1,5 +1,5 @@
-//! `POST /images/create` (pull) and `POST /images/load`: progress as a stream of JSON values. What fails before the first
-//! of them is an ordinary error; what fails later is the stream's last value, as in dockerd.
+//! `POST /images/create` (pull) and `POST /images/load`: progress as a stream of JSON values. A failure is the stream's last
+//! value, as in dockerd; only of a pull what fails before the first value is an ordinary error.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -82,7 +82,8 @@ pub(crate) async fn load(State(state): State<Shared>, params: Params, request: R
         Ok(())
     });
     let layers = if params.flag("quiet") { ShowLayers::No } else { ShowLayers::Yes };
-    answer_with(work, receiver, layers).await
+    let running = Running { work: Some(work), progress: receiver, layers };
+    Ok(stream_of(Bytes::new(), running))
 }
 
 /// Hands the body over piece by piece; ends early when nobody reads any more.
@@ -206,6 +207,11 @@ async fn answer_with(work: Work, progress: mpsc::Receiver<Progress>, layers: Sho
         Step::Failed(error) => return Err(error.into()),
         Step::Done => Bytes::new(),
     };
+    Ok(stream_of(first, running))
+}
+
+/// `first`, then what the work tells.
+fn stream_of(first: Bytes, running: Running) -> Response {
     let rest = futures::stream::unfold(Some(running), |running| async move {
         let mut running = running?;
         match running.next().await {
@@ -215,7 +221,7 @@ async fn answer_with(work: Work, progress: mpsc::Receiver<Progress>, layers: Sho
         }
     });
     let lines = futures::stream::iter([first]).chain(rest).map(Ok::<_, Infallible>);
-    Ok(answer::stream("application/json", lines))
+    answer::stream("application/json", lines)
 }
 
 #[cfg(test)]

@@ -31,8 +31,17 @@ fn passed_through(error: ImageError) -> ApiError {
         (_, ErrorKind::Unauthorized) => Some(StatusCode::UNAUTHORIZED),
         _ => None,
     };
+    // here dockerd adds nothing to what the registry said
+    let said = match &error {
+        ImageError::ManifestUnknown { detail, .. } | ImageError::RepositoryUnknown { detail, .. } => {
+            Some(detail.clone())
+        }
+        ImageError::PullDenied { detail, .. } => detail.strip_prefix(": ").map(str::to_owned),
+        _ => None,
+    };
     let mut refusal = ApiError::from(error);
     refusal.status = status.unwrap_or(refusal.status);
+    refusal.message = said.unwrap_or(refusal.message);
     refusal
 }
 

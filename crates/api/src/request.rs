@@ -112,7 +112,11 @@ impl Params {
     pub(crate) fn object_version(&self, kind: &str) -> Result<model::ObjectVersion, ApiError> {
         let value = self.get("version");
         value.parse().map(model::ObjectVersion).map_err(|_| {
-            ApiError::bad_request(format!("invalid {kind} version '{value}': {}", go_number_error("ParseUint", value)))
+            ApiError::bad_request(match kind {
+                // dockerd says no more of these
+                "secret" | "config" => format!("invalid {kind} version"),
+                _ => format!("invalid {kind} version '{value}': {}", go_number_error("ParseUint", value)),
+            })
         })
     }
 
@@ -124,7 +128,7 @@ impl Params {
     }
 }
 
-fn go_number_error(function: &str, value: &str) -> String {
+pub(crate) fn go_number_error(function: &str, value: &str) -> String {
     let out_of_range = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     let reason = if out_of_range { "value out of range" } else { "invalid syntax" };
     format!("strconv.{function}: parsing {value:?}: {reason}")

@@ -18,7 +18,7 @@ use crate::detach::{self, Seen, Watch};
 use crate::error::{ApiError, ApiResult};
 use crate::frames::{Channel, Framing, RAW};
 use crate::hijack::Takeover;
-use crate::request::{ClientVersion, Params};
+use crate::request::{ClientVersion, Params, go_number_error};
 use crate::state::Shared;
 use crate::swarm::logs::tail;
 
@@ -214,7 +214,12 @@ pub(crate) fn point_in_time(params: &Params, name: &str) -> Result<Option<i64>, 
         "" | "0" => Ok(None),
         text => match time::parse_unix(text) {
             Some(at) => Ok(Some(nanoseconds(at))),
-            None => Err(ApiError::bad_request(format!("invalid value for {name:?}: {text:?} is no point in time"))),
+            None => {
+                let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+                let wrong = if seconds.parse::<i64>().is_err() { seconds } else { fraction };
+                // dockerd leaves it unclassified
+                Err(ApiError::internal(go_number_error("ParseInt", wrong)))
+            }
         },
     }
 }

@@ -259,9 +259,11 @@ fn address_text(problem: &AddressProblem) -> String {
             "advertise address must be a non-zero IP address or network interface (with optional port number)"
                 .to_owned()
         }
-        AddressProblem::DataPath => "data path address must be a non-zero IP address or network interface".to_owned(),
-        AddressProblem::DataPathPort(_) => {
-            "Datapath port number is invalid. Value should be between 1024 and 49151".to_owned()
+        AddressProblem::DataPath => {
+            "data path address must be a non-zero IP address or network interface (without a port number)".to_owned()
+        }
+        AddressProblem::DataPathPort(port) => {
+            format!("Datapath port number is not in valid range (1024-49151) : {port}")
         }
         AddressProblem::Other(text) => text.clone(),
     }

@@ -39,15 +39,31 @@ pub(crate) async fn info(State(state): State<Shared>, version: ClientVersion) ->
     fill_settings(&mut info, &state.settings);
     fill_counts(&mut info, &state);
     info.swarm = cluster::info(&state.swarm.info().await);
-    let warnings = info.warnings.get_or_insert_default();
-    warnings.extend(state.settings.warnings.iter().cloned());
-    warnings.extend(info.swarm.warnings.iter().cloned());
+    let more = state.settings.warnings.iter().chain(&info.swarm.warnings).cloned();
+    let warnings: Vec<_> = info.warnings.take().into_iter().flatten().chain(more).collect();
+    info.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     info.server_version.clone_from(&state.about.engine_version);
     info.experimental_build = state.about.experimental;
+    for_older_clients(&mut info, version);
+    Ok(answer::ok(&info))
+}
+
+/// What newer versions of the API have dropped, or have brought.
+fn for_older_clients(info: &mut Info, version: ClientVersion) {
+    if !version.at_least(47) {
+        let registries = &mut info.registry_config;
+        registries.allow_nondistributable_artifacts_cidrs = Some(serde_json::Value::Null);
+        registries.allow_nondistributable_artifacts_hostnames = Some(serde_json::Value::Null);
+    }
     if !version.at_least(49) {
         info.firewall_backend = None;
+        for commit in [&mut info.containerd_commit, &mut info.runc_commit, &mut info.init_commit] {
+            commit.expected.clone_from(&commit.id);
+        }
     }
-    Ok(answer::ok(&info))
+    if !version.at_least(50) {
+        (info.bridge_nf_iptables, info.bridge_nf_ip6tables) = (Some(false), Some(false));
+    }
 }
 
 fn fill_counts(info: &mut Info, state: &Context) {
@@ -64,12 +80,13 @@ fn fill_settings(info: &mut Info, settings: &Settings) {
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     info.id.clone_from(&settings.id);
     "overlay2".clone_into(&mut info.driver);
-    info.driver_status = vec![["Supports d_type".to_owned(), "true".to_owned()]];
+    info.driver_status = host_facts::overlay_status(&settings.data_root);
     info.plugins = PluginsInfo {
         volume: owned(&["local"]),
         network: owned(&["bridge", "host", "null", "overlay"]),
         authorization: None,
-        log: owned(&["json-file", "none"]),
+        // `none` writes no log and is no driver in dockerd's list
+        log: owned(&["json-file"]),
     };
     info.debug = settings.debug;
     info.logging_driver.clone_from(&settings.log_driver);
@@ -84,23 +101,25 @@ fn fill_settings(info: &mut Info, settings: &Settings) {
         Some(docker_types::system::FirewallInfo { driver: "nftables".to_owned(), info: Vec::new() });
     INDEX_SERVER.clone_into(&mut info.index_server_address);
     info.registry_config = registries(settings);
-    let none = || Commit { id: "N/A".to_owned() };
+    let none = || Commit { id: "N/A".to_owned(), expected: String::new() };
     (info.runc_commit, info.containerd_commit, info.init_commit) = (none(), none(), none());
 }
 
 fn registries(settings: &Settings) -> RegistryConfig {
+    let mirrors: Vec<_> =
+        settings.registry_mirrors.iter().map(|mirror| format!("{}/", mirror.trim_end_matches('/'))).collect();
     let (cidrs, hosts): (Vec<_>, Vec<_>) =
         settings.insecure_registries.iter().cloned().partition(|registry| registry.contains('/'));
     let index = |name: &str, mirrors: &[String], secure: bool, official: bool| {
         (name.to_owned(), IndexConfig { name: name.to_owned(), mirrors: mirrors.to_vec(), secure, official })
     };
     let mut index_configs: BTreeMap<_, _> = hosts.iter().map(|host| index(host, &[], false, false)).collect();
-    index_configs.extend([index("docker.io", &settings.registry_mirrors, true, true)]);
+    index_configs.extend([index("docker.io", &mirrors, true, true)]);
     let own = ["::1/128".to_owned(), "127.0.0.0/8".to_owned()];
     RegistryConfig {
         insecure_registry_cidrs: own.into_iter().chain(cidrs).collect(),
         index_configs,
-        mirrors: settings.registry_mirrors.clone(),
+        mirrors,
         ..RegistryConfig::default()
     }
 }

@@ -1,7 +1,7 @@
 //! Durable writes a second through the drivers, with one manager and with three in this process over gRPC on loopback, at
-//! 1, 100 and 1000 writers, against bare `fdatasync`s in the same run. `SKEP_BENCH_DIR` says where the logs lie.
+//! 1, 100 and 1000 writers, against bare `fdatasync`s in the same run; and the time without a leader. `SKEP_BENCH_DIR` says where the logs lie.
 
-#[allow(dead_code, reason = "shared with the tests")]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests")]
 #[path = "../tests/group/mod.rs"]
 mod group;
 
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use consensus::Handle;
+use consensus::{Beginning, Handle};
 use group::Group;
 use swarm_proto::swarmkit as p;
 
@@ -37,6 +37,14 @@ fn bare(folder: &Path) -> f64 {
     }
     std::fs::remove_file(path).expect("removed");
     count as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// The CPU time of this process.
+fn cpu() -> Duration {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("usage");
+    let micros = |time: nix::sys::time::TimeVal| (time.tv_sec() * 1_000_000 + time.tv_usec()) as u64;
+    Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time()))
 }
 
 /// Each writer waits for its write before the next. Returns the times of all writes, sorted.
@@ -66,26 +74,57 @@ async fn write(raft: Arc<Handle>, writers: usize) -> (f64, Vec<Duration>) {
     (rate, times)
 }
 
+/// From the end of a leader to the first write that another one acknowledges.
+async fn failover(folder: &Path) {
+    const ROUNDS: u64 = 11;
+    let mut group = Group::of(folder, 3).await;
+    let mut times = Vec::new();
+    for round in 1..=ROUNDS {
+        let leader = group.leader().await;
+        group.kill(leader).await;
+        let begun = Instant::now();
+        group.write(round).await;
+        times.push(begun.elapsed().as_millis());
+        group.begin(leader, Beginning::Restart).await.expect("starts");
+        group.equal().await;
+    }
+    times.sort_unstable();
+    println!("failover of 3 managers: median {} ms, longest {} ms", times[times.len() / 2], times[times.len() - 1]);
+    for id in 1..=3 {
+        group.kill(id).await;
+    }
+}
+
 fn main() {
-    let parent = std::env::var_os("SKEP_BENCH_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let parent =
+        std::env::var_os("SKEP_BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     let folder = tempfile::tempdir_in(parent).expect("folder");
     let floor = bare(folder.path());
     println!("bare fdatasync: {floor:.0}/s, {:.2} ms each", 1_000.0 / floor);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
     runtime.block_on(async {
+        failover(folder.path()).await;
         for managers in [1, 3] {
-            let group = Group::of(folder.path(), managers).await;
+            let mut group = Group::new(folder.path());
+            group.idle = true;
+            group.grow(managers).await;
             for writers in [1, 100, 1_000] {
                 let leader = group.leader().await;
                 let raft = group.managers[&leader].raft.clone();
+                let before = cpu();
                 let (rate, times) = write(raft.clone(), writers).await;
+                let used = (cpu() - before).as_secs_f64() * 1e6 / times.len() as f64;
                 let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1_000.0;
                 let term = raft.status().borrow().term;
                 println!(
-                    "{managers} managers, {writers} writers: {rate:.0}/s, p50 {:.2} ms, p99 {:.2} ms, term {term}",
+                    "{managers} managers, {writers} writers: {rate:.0}/s, p50 {:.2} ms, p99 {:.2} ms, \
+                     {used:.0} us of CPU each, term {term}",
                     at(0.5),
                     at(0.99)
                 );
+            }
+            for id in 1..=managers {
+                group.kill(id).await;
             }
         }
     });

@@ -169,7 +169,7 @@ impl Core {
             membership = Membership::from_snapshot(decoded.membership.unwrap_or_default());
             state = Some(decoded.store.unwrap_or_default());
         }
-        for member in &config.known {
+        for member in config.known.iter().filter(|member| !membership.removed.contains(&member.raft_id)) {
             membership.members.entry(member.raft_id).or_insert_with(|| member.clone());
         }
         let settings = raft::Config {

@@ -12,6 +12,7 @@
 
 mod chunks;
 mod link;
+mod merge;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,8 +85,10 @@ impl Peers {
     async fn send_stray(&self, message: raftpb::Message) -> Result<(), SendError> {
         let asked = {
             let status = self.status.borrow();
-            let id = status.longest_active().or(Some(status.leader)).filter(|id| *id != status.raft_id);
-            id.and_then(|id| Some((id, status.members.get(&id)?.addr.clone())))
+            let known = status.members.keys().copied();
+            let mut ids = status.longest_active().into_iter().chain([status.leader]).chain(known);
+            let id = ids.find(|id| *id != status.raft_id && status.members.contains_key(id));
+            id.map(|id| (id, status.members[&id].addr.clone()))
         };
         let (id, addr) = asked.ok_or(SendError::UnknownAddress)?;
         let addr = self.link(id, &addr).resolve(message.to).await?;
@@ -220,7 +223,20 @@ struct Sender {
 
 impl Sender {
     async fn run(mut self, mut messages: mpsc::Receiver<raftpb::Message>) {
-        while let Some(message) = messages.recv().await {
+        let mut held = None;
+        loop {
+            let Some(mut message) = (match held.take() {
+                Some(held) => Some(held),
+                None => messages.recv().await,
+            }) else {
+                return;
+            };
+            while let Ok(next) = messages.try_recv() {
+                held = merge::merge(&mut message, next);
+                if held.is_some() {
+                    break;
+                }
+            }
             match self.link.send(message).await {
                 Ok(()) if self.active => {}
                 Ok(()) => {
@@ -235,6 +251,7 @@ impl Sender {
                     tracing::debug!(to = format_args!("{:x}", self.raft_id), %error, "a raft message was not sent");
                     self.active = false;
                     self.inbox.tell(Command::Unreachable { raft_id: self.raft_id });
+                    held = None;
                     while messages.try_recv().is_ok() {}
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
@@ -242,3 +259,6 @@ impl Sender {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

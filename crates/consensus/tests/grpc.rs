@@ -1,6 +1,6 @@
 //! Drivers over gRPC on loopback: kill and restart, catching up by snapshot, removal, transfer, new groups, keys.
 
-#[allow(dead_code, reason = "shared with the bench")]
+#[allow(dead_code, unreachable_pub, reason = "shared with the bench")]
 mod group;
 
 use std::path::Path;
@@ -119,6 +119,22 @@ async fn leadership_goes_to_the_one_that_is_reachable() {
     assert_eq!(alone.managers[&1].raft.transfer_leadership().await, Err(TransferError::NoPeer));
     group.kill(1).await;
     group.write(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_that_nobody_can_reach_is_not_elected() {
+    let parent = parent();
+    let mut group = Group::of(parent.path(), 3).await;
+    for _ in 0..2 {
+        let leader = group.leader().await;
+        let mut others = (1..=3).filter(|id| *id != leader);
+        let (unreachable, reachable) = (others.next().unwrap(), others.next().unwrap());
+        group.managers[&unreachable].serving.store(false, std::sync::atomic::Ordering::Relaxed);
+        group.kill(leader).await;
+        assert_eq!(group.leader().await, reachable);
+        group.managers[&unreachable].serving.store(true, std::sync::atomic::Ordering::Relaxed);
+        group.begin(leader, Beginning::Restart).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use engine::{
     ContainerNetwork, EtcFiles, IngressAttachment, NetworkBackend, NetworkEndpoint, NetworkError, NetworkMode,
-    NetworkRequest, PortRequest, PublishedPort,
+    NetworkName, NetworkRequest, PortRequest, PublishedPort,
 };
 use net::{DnsConfig, IngressEndpointSpec, IngressPort, Net, NetError, PortBinding, Sandbox, SandboxMode, SandboxSpec};
 
@@ -20,6 +20,11 @@ impl NetworkBackend for EngineNetwork {
 
     async fn remove(&self, container_id: &str) -> Result<(), NetworkError> {
         self.0.remove_sandbox(container_id).await.map_err(failed)
+    }
+
+    fn network(&self, term: &str) -> Option<NetworkName> {
+        let found = self.0.networks().into_iter().find(|network| network.id == term || network.name == term)?;
+        Some(NetworkName { name: found.name, id: found.id })
     }
 
     fn get(&self, container_id: &str) -> Option<ContainerNetwork> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::{Empty, is_zero};
+use crate::json::{Empty, is_zero, null_if_zero};
 use crate::system::Descriptor;
 
 /// One of `GET /images/json`.
@@ -39,6 +39,9 @@ pub struct ImageInspect {
     pub comment: String,
     #[serde(skip_serializing_if = "is_zero")]
     pub created: String,
+    /// Before API 1.45 only: what the container had that a builder made the image of; empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_config: Option<crate::container::ContainerConfig>,
     pub docker_version: String,
     pub author: String,
     pub config: ImageConfig,
@@ -64,21 +67,19 @@ pub struct ImageInspect {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct ImageConfig {
-    #[serde(skip_serializing_if = "is_zero")]
     pub user: String,
     #[serde(skip_serializing_if = "is_zero")]
     pub exposed_ports: BTreeMap<String, Empty>,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(serialize_with = "null_if_zero")]
     pub env: Vec<String>,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(serialize_with = "null_if_zero")]
     pub entrypoint: Vec<String>,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(serialize_with = "null_if_zero")]
     pub cmd: Vec<String>,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(serialize_with = "null_if_zero")]
     pub volumes: BTreeMap<String, Empty>,
-    #[serde(skip_serializing_if = "is_zero")]
     pub working_dir: String,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(serialize_with = "null_if_zero")]
     pub labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "is_zero")]
     pub stop_signal: String,
@@ -86,10 +87,49 @@ pub struct ImageConfig {
     pub args_escaped: bool,
     #[serde(skip_serializing_if = "is_zero")]
     pub healthcheck: Option<crate::container_spec::HealthConfig>,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(serialize_with = "null_if_zero")]
     pub on_build: Vec<String>,
     #[serde(skip_serializing_if = "is_zero")]
     pub shell: Vec<String>,
+    // Before API 1.50 only, and without a meaning: what a container's configuration has besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domainname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attach_stdin: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attach_stdout: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attach_stderr: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_stdin: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin_once: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tty: Option<bool>,
+}
+
+impl ImageConfig {
+    /// Adds the fields that clients of old API versions expect.
+    pub fn add_legacy_fields(&mut self) {
+        for field in [&mut self.hostname, &mut self.domainname, &mut self.image] {
+            *field = Some(String::new());
+        }
+        let switches = [
+            &mut self.attach_stdin,
+            &mut self.attach_stdout,
+            &mut self.attach_stderr,
+            &mut self.open_stdin,
+            &mut self.stdin_once,
+            &mut self.tty,
+        ];
+        for field in switches {
+            *field = Some(false);
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -27,8 +27,10 @@ pub fn from_slice<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyError> {
         return Err(BodyError::Empty);
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let value = <Value as serde::Deserialize>::deserialize(&mut reader)
-        .map_err(|error| BodyError::Invalid(error.to_string()))?;
+    let value = <Value as serde::Deserialize>::deserialize(&mut reader).map_err(|error| {
+        let text = if error.is_eof() { "unexpected EOF".to_owned() } else { error.to_string() };
+        BodyError::Invalid(text)
+    })?;
     reader.end().map_err(|_| BodyError::Trailing)?;
     from_value(value).map_err(|error| BodyError::Invalid(error.to_string()))
 }
@@ -41,6 +43,15 @@ pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, serde_json::Er
 /// Whether a field with `omitempty` is left out.
 pub fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// Go's empty lists and maps are often `nil`.
+pub(crate) fn null_if_zero<T, S>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
+where
+    T: Default + PartialEq + serde::Serialize,
+    S: serde::Serializer,
+{
+    if is_zero(value) { serializer.serialize_unit() } else { value.serialize(serializer) }
 }
 
 /// A JSON value that deserializes with Go's habits.
@@ -232,8 +243,25 @@ impl<'de> serde::Deserialize<'de> for Base64 {
         let text = String::deserialize(deserializer)?;
         // Go skips line ends inside base64 text.
         let text: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-        base64::engine::general_purpose::STANDARD.decode(text).map(Self).map_err(de::Error::custom)
+        let decoded = base64::engine::general_purpose::STANDARD.decode(&text);
+        decoded.map(Self).map_err(|error| {
+            let at = match error {
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len(),
+            };
+            de::Error::custom(format_args!("illegal base64 data at input byte {at}"))
+        })
     }
+}
+
+/// A number as Go writes it: without a fraction where it has none.
+pub(crate) fn go_float<S: serde::Serializer>(number: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    /// Go goes over to exponents from here on.
+    const PLAIN_LIMIT: f32 = 1e21;
+    if number.fract() == 0.0 && number.abs() < PLAIN_LIMIT {
+        return serializer.serialize_i128(*number as i128);
+    }
+    serializer.serialize_f32(*number)
 }
 
 /// `{}`: a set in Go's JSON.
@@ -320,6 +348,28 @@ mod tests {
         assert!(matches!(from_slice::<Outer>(br#"{"Name":1}"#), Err(BodyError::Invalid(_))));
         assert!(matches!(from_slice::<Outer>(br#"{"List":{}}"#), Err(BodyError::Invalid(_))));
         assert!(matches!(from_slice::<Outer>(b"[]"), Err(BodyError::Invalid(_))));
+    }
+
+    #[test]
+    fn texts_of_refusals_are_gos() {
+        for (body, text) in [
+            (r#"{"Name":"#, "invalid JSON: unexpected EOF"),
+            (r#"{"Name":"x"#, "invalid JSON: unexpected EOF"),
+            (r#"{"Data":"!!"}"#, "invalid JSON: illegal base64 data at input byte 0"),
+            (r#"{"Data":"YWJj!"}"#, "invalid JSON: illegal base64 data at input byte 4"),
+            (r#"{"Data":"YWJ"}"#, "invalid JSON: illegal base64 data at input byte 3"),
+        ] {
+            assert_eq!(from_slice::<Outer>(body.as_bytes()).unwrap_err().to_string(), text, "{body}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_have_no_fraction() {
+        #[derive(serde::Serialize)]
+        struct Ratio(#[serde(serialize_with = "go_float")] f32);
+        for (number, text) in [(0.0, "0"), (0.5, "0.5"), (-2.0, "-2"), (0.25, "0.25")] {
+            assert_eq!(serde_json::to_string(&Ratio(number)).unwrap(), text);
+        }
     }
 
     #[test]

@@ -118,6 +118,7 @@ pub struct UpdateConfig {
     /// Nanoseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub monitor: i64,
+    #[serde(serialize_with = "crate::json::go_float")]
     pub max_failure_ratio: f32,
     pub order: String,
 }

@@ -72,6 +72,12 @@ pub struct Info {
     #[serde(rename = "CPUSet")]
     pub cpu_set: bool,
     pub pids_limit: bool,
+    /// Before API 1.50 only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge_nf_iptables: Option<bool>,
+    /// Before API 1.50 only.
+    #[serde(rename = "BridgeNfIp6tables", skip_serializing_if = "Option::is_none")]
+    pub bridge_nf_ip6tables: Option<bool>,
     #[serde(rename = "IPv4Forwarding")]
     pub ipv4_forwarding: bool,
     pub debug: bool,
@@ -139,9 +145,12 @@ pub struct PluginsInfo {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct RegistryConfig {
-    #[serde(rename = "AllowNondistributableArtifactsCIDRs")]
-    pub allow_nondistributable_artifacts_cidrs: Option<Vec<String>>,
-    pub allow_nondistributable_artifacts_hostnames: Option<Vec<String>>,
+    /// Before API 1.47 only, and `null` there.
+    #[serde(rename = "AllowNondistributableArtifactsCIDRs", skip_serializing_if = "Option::is_none")]
+    pub allow_nondistributable_artifacts_cidrs: Option<serde_json::Value>,
+    /// As the field before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_nondistributable_artifacts_hostnames: Option<serde_json::Value>,
     #[serde(rename = "InsecureRegistryCIDRs")]
     pub insecure_registry_cidrs: Vec<String>,
     pub index_configs: BTreeMap<String, IndexConfig>,
@@ -173,6 +182,9 @@ pub struct Runtime {
 pub struct Commit {
     #[serde(rename = "ID")]
     pub id: String,
+    /// Before API 1.49 only.
+    #[serde(rename = "Expected", skip_serializing_if = "is_zero")]
+    pub expected: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

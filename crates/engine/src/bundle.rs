@@ -139,8 +139,15 @@ fn security(host: &HostConfig) -> Result<(SeccompChoice, bool), EngineError> {
 pub(crate) fn check(host: &HostConfig) -> Result<(), EngineError> {
     security(host)?;
     let no_capabilities = Default::default();
-    let (add, drop) = (host.cap_add.clone().unwrap_or_default(), host.cap_drop.clone().unwrap_or_default());
-    spec::capabilities::resolve(Privilege::Ordinary, &add, &drop, &no_capabilities).map_err(refused)?;
+    for (names, option) in [(&host.cap_add, "CapAdd"), (&host.cap_drop, "CapDrop")] {
+        let resolved = spec::capabilities::resolve(
+            Privilege::Ordinary,
+            names.as_deref().unwrap_or_default(),
+            &[],
+            &no_capabilities,
+        );
+        resolved.map_err(|error| EngineError::invalid(format!("invalid {option}: {error}")))?;
+    }
     Ok(())
 }
 

@@ -56,7 +56,10 @@ impl Engine {
 
     fn image_of(&self, request: &CreateRequest, options: &CreateOptions) -> Result<ImageRecord, EngineError> {
         if request.image.is_empty() {
-            return Err(EngineError::invalid("No image specified"));
+            let given = request.config() != ContainerConfig::default();
+            let text =
+                if given { "No image specified" } else { "config cannot be empty in order to create a container" };
+            return Err(EngineError::invalid(text));
         }
         let image = self.0.images.resolve(&request.image)?;
         let Some(wanted) = options.platform.as_deref().filter(|platform| !platform.is_empty()) else {
@@ -113,7 +116,7 @@ fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<
     Ok(record)
 }
 
-/// Only the predefined networks exist.
+/// Whether the network exists is asked at the start, as in dockerd: here "not found" would mean the image to clients.
 fn check_network(engine: &Inner, host: &mut HostConfig, config: &ContainerConfig) -> Result<(), EngineError> {
     if matches!(host.network_mode.as_str(), "" | "default") {
         "bridge".clone_into(&mut host.network_mode);
@@ -136,7 +139,7 @@ fn check_network(engine: &Inner, host: &mut HostConfig, config: &ContainerConfig
                 host.network_mode = format!("container:{joined}");
                 Ok(())
             }
-            None => Err(EngineError::not_found(format!("network {mode} not found"))),
+            None => Ok(()),
         },
     }
 }
@@ -207,7 +210,7 @@ async fn make(
     undo: &mut Undo,
 ) -> Result<Record, EngineError> {
     let inherited = inherited_mounts(engine, &draft.host_config)?;
-    let planned = plan_mounts(&draft.config, &draft.host_config, inherited)?;
+    let planned = plan_mounts(&draft.config, &draft.host_config, inherited, &engine.config.data_root)?;
     let rootfs = async { engine.images.prepare_rootfs(&draft.id, image).await.map_err(EngineError::from) };
     let record = {
         let (engine, mut record) = (engine.clone(), draft.clone());

@@ -159,12 +159,14 @@ impl Engine {
             WaitCondition::Removed => false,
         };
         Ok(async move {
-            let life = match watch.wait_for(met).await {
-                Ok(view) => view.record.life.clone(),
+            let (life, removed) = match watch.wait_for(met).await {
+                Ok(view) => (view.record.life.clone(), view.removed),
                 // its owner is gone with the engine: the last word counts
-                Err(_) => container.record().life.clone(),
+                Err(_) => (container.record().life.clone(), false),
             };
-            let error = Some(WaitError { message: life.error }).filter(|error| !error.message.is_empty());
+            // a removal that worked forgets why the start had failed
+            let error = Some(life.error).filter(|error| !error.is_empty() && !removed);
+            let error = error.map(|message| WaitError { message });
             WaitResponse { error, status_code: life.exit_code }
         })
     }

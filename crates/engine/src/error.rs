@@ -67,6 +67,10 @@ impl EngineError {
         Self::conflict(format!("container {id} is not running"))
     }
 
+    pub(crate) fn restarting(id: &str) -> Self {
+        Self::conflict(format!("Container {id} is restarting, wait until the container is running"))
+    }
+
     pub(crate) fn io(what: &str, path: &Path, error: &io::Error) -> Self {
         Self::internal(format!("{what} {}: {error}", path.display()))
     }

@@ -13,7 +13,7 @@ use crate::clock::{Clock, fresh_id, time_of};
 use crate::container::ProbeOutcome;
 use crate::engine::Inner;
 use crate::events::EventBus;
-use crate::owner::go_duration;
+use crate::owner::{self, go_duration};
 use crate::record::{Phase, Record};
 use crate::shim_client::{OutputItem, ShimClient};
 use crate::streams::{self, Attached};
@@ -23,6 +23,8 @@ use crate::{Engine, EngineError};
 const EXECS_MAX: usize = 4096;
 /// Bytes of a health check's output that are kept.
 const PROBE_OUTPUT_MAX: usize = 4096;
+/// Exit code of an exec that failed before the runtime was asked.
+const EXIT_UNSTARTED: i64 = 126;
 
 #[derive(Debug, Clone)]
 struct Entry {
@@ -113,11 +115,9 @@ fn check_running(record: &Record) -> Result<(), EngineError> {
     match record.life.phase {
         Phase::Running => Ok(()),
         Phase::Paused => {
-            Err(EngineError::conflict(format!("container {id} is paused, unpause the container before exec")))
+            Err(EngineError::conflict(format!("Container {id} is paused, unpause the container before exec")))
         }
-        Phase::Restarting => {
-            Err(EngineError::conflict(format!("container {id} is restarting, wait until the container is running")))
-        }
+        Phase::Restarting => Err(EngineError::restarting(id)),
         _ => Err(EngineError::not_running(id)),
     }
 }
@@ -134,7 +134,9 @@ fn log_exec(engine: &Inner, record: &Record, action: &str, exec_id: &str, words:
 }
 
 fn start_failed(text: &str) -> EngineError {
-    EngineError::invalid(format!("OCI runtime exec failed: exec failed: {text}: unknown"))
+    // the runtime says the second part itself when it gets that far
+    let text = text.strip_prefix("exec failed: ").unwrap_or(text);
+    EngineError::internal(format!("OCI runtime exec failed: exec failed: {text}: unknown"))
 }
 
 impl Engine {
@@ -170,7 +172,8 @@ impl Engine {
         let (pid, stream) = match started {
             Ok(started) => started,
             Err(error) => {
-                let code = if error.to_string().contains("permission denied") { 126 } else { 127 };
+                let asked = error.to_string().starts_with("OCI runtime");
+                let (code, error) = if asked { owner::classify(error) } else { (EXIT_UNSTARTED, error) };
                 self.0.execs.change(id, |entry| (entry.running, entry.exit_code) = (false, Some(code)));
                 return Err(error);
             }

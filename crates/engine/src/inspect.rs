@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use docker_types::container::{
-    EndpointSettings, Health, Inspect, MountPoint, NetworkSettings, PortBinding, PortMap, State,
+    EndpointIpamConfig, EndpointSettings, Health, Inspect, MountPoint, NetworkSettings, PortBinding, PortMap, State,
 };
 use docker_types::image::GraphDriver;
 
@@ -11,12 +11,16 @@ use crate::EngineError;
 use crate::clock::time_of;
 use crate::container::Container;
 use crate::engine::Inner;
-use crate::network::ContainerNetwork;
+use crate::network::{ContainerNetwork, IngressAttachment, NetworkBackend, NetworkEndpoint};
 use crate::options::SizeMode;
 use crate::record::{LifeRecord, MountKind, MountRecord, Phase, Record};
 
 /// The storage driver, as dockerd names it.
 const DRIVER: &str = "overlay2";
+/// The bridge by which tasks reach the world.
+const GATEWAY_NETWORK: &str = "docker_gwbridge";
+/// Digits of an id as users see it.
+const SHORT_ID: usize = 12;
 
 pub(crate) async fn inspect(engine: &Inner, container: &Container, size: SizeMode) -> Result<Inspect, EngineError> {
     let record = container.record();
@@ -29,8 +33,10 @@ pub(crate) async fn inspect(engine: &Inner, container: &Container, size: SizeMod
     };
     let image_size = || engine.images.resolve(&record.image_id).map(|image| image.size as i64).unwrap_or_default();
     let text = |path: std::path::PathBuf| path.display().to_string();
-    let ever = |path| if record.life.ever_started { text(path) } else { String::new() };
-    let log_path = if record.host_config.log_config.kind == "none" { String::new() } else { ever(paths.log()) };
+    let life = &record.life;
+    let ever = |path| if life.ever_networked || life.ever_started { text(path) } else { String::new() };
+    let logs = life.ever_started && record.host_config.log_config.kind != "none";
+    let log_path = if logs { text(paths.log()) } else { String::new() };
     Ok(Inspect {
         id: record.id.clone(),
         created: time_of(record.created_ns),
@@ -53,7 +59,7 @@ pub(crate) async fn inspect(engine: &Inner, container: &Container, size: SizeMod
         size_root_fs: size_rw.map(|own| own + image_size()),
         mounts: record.mounts.iter().filter_map(mount_point).collect(),
         config: record.config.clone(),
-        network_settings: network_settings(&record, network.as_ref()),
+        network_settings: network_settings(&*engine.network, &record, network.as_ref()),
         ..Inspect::default()
     })
 }
@@ -125,17 +131,53 @@ fn mac_and_address(settings: &mut EndpointSettings, endpoint: &crate::NetworkEnd
 }
 
 /// The networks of a container: what was asked for, and what there is of it.
-pub(crate) fn endpoints(record: &Record, network: Option<&ContainerNetwork>) -> BTreeMap<String, EndpointSettings> {
+pub(crate) fn endpoints(
+    backend: &dyn NetworkBackend,
+    record: &Record,
+    network: Option<&ContainerNetwork>,
+) -> BTreeMap<String, EndpointSettings> {
     let mut endpoints = BTreeMap::new();
     let mode = record.host_config.network_mode.as_str();
-    if record.task.is_none() && !mode.starts_with("container:") {
-        let asked = record.networking.endpoints_config.as_ref().and_then(|endpoints| endpoints.get(mode)).cloned();
-        endpoints.insert(mode.to_owned(), asked.flatten().unwrap_or_default());
+    let ingress = record.task.as_ref().and_then(|task| task.ingress.as_ref());
+    match ingress {
+        Some(ingress) => endpoints.extend(on_ingress(backend, record, ingress)),
+        None if mode.starts_with("container:") => {}
+        None => {
+            let asked = record.networking.endpoints_config.as_ref().and_then(|endpoints| endpoints.get(mode)).cloned();
+            let mut settings = asked.flatten().unwrap_or_default();
+            if record.life.ever_networked {
+                settings.network_id = backend.network(mode).map(|network| network.id).unwrap_or_default();
+            }
+            endpoints.insert(mode.to_owned(), settings);
+        }
     }
-    for endpoint in network.iter().flat_map(|network| &network.endpoints) {
+    // the way out of the swarm's networks is none of the container's own to dockerd
+    let own = |endpoint: &&NetworkEndpoint| ingress.is_none() || endpoint.network_name != GATEWAY_NETWORK;
+    for endpoint in network.iter().flat_map(|network| &network.endpoints).filter(own) {
         mac_and_address(endpoints.entry(endpoint.network_name.clone()).or_default(), endpoint);
     }
     endpoints
+}
+
+/// A task's attachment to the ingress network, as the swarm gave it.
+fn on_ingress(
+    backend: &dyn NetworkBackend,
+    record: &Record,
+    ingress: &IngressAttachment,
+) -> Option<(String, EndpointSettings)> {
+    let network = backend.network(&ingress.network_id)?;
+    let address = ingress.address.split('/').next().unwrap_or_default().to_owned();
+    let mut dns_names = vec![record.name.clone(), record.id[..SHORT_ID].to_owned()];
+    if !record.config.hostname.is_empty() && !dns_names.contains(&record.config.hostname) {
+        dns_names.push(record.config.hostname.clone());
+    }
+    let settings = EndpointSettings {
+        ipam_config: Some(EndpointIpamConfig { ipv4_address: address, ..EndpointIpamConfig::default() }),
+        network_id: network.id,
+        dns_names: Some(dns_names),
+        ..EndpointSettings::default()
+    };
+    Some((network.name, settings))
 }
 
 /// Ports: exposed ones with what opens them.
@@ -156,8 +198,12 @@ fn ports(record: &Record, network: Option<&ContainerNetwork>) -> PortMap {
     ports
 }
 
-fn network_settings(record: &Record, network: Option<&ContainerNetwork>) -> NetworkSettings {
-    let endpoints = endpoints(record, network);
+fn network_settings(
+    backend: &dyn NetworkBackend,
+    record: &Record,
+    network: Option<&ContainerNetwork>,
+) -> NetworkSettings {
+    let endpoints = endpoints(backend, record, network);
     let mut settings = NetworkSettings { ports: Some(ports(record, network)), ..NetworkSettings::default() };
     if let Some(network) = network {
         settings.sandbox_id.clone_from(&network.sandbox_id);

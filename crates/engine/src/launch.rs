@@ -3,7 +3,7 @@
 //! Caller: the container's owner. Everything here may be done again over what a crash left.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,11 @@ use crate::{EngineError, ErrorKind};
 /// Names of the files that are bound over those of the image.
 pub(crate) const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
 
+/// Networks that containers join by name.
+const PREDEFINED_NETWORKS: [&str; 3] = ["bridge", "host", "none"];
+/// How dockerd begins to tell that a network cannot be made.
+const NETWORKING_FAILED: &str = "failed to set up container networking";
+
 /// The kernel takes a shim's memory last, as with containerd's.
 const SHIM_OOM_SCORE: i32 = -998;
 
@@ -38,8 +43,9 @@ pub(crate) struct Prepared {
 /// dockerd's answer to a failure of the network.
 pub(crate) fn network_failed(error: NetworkError) -> EngineError {
     match error {
-        NetworkError::Refused(text) => EngineError::internal(format!("failed to set up container networking: {text}")),
-        NetworkError::Failed(text) => EngineError::internal(format!("failed to set up container networking: {text}")),
+        NetworkError::Refused(text) | NetworkError::Failed(text) => {
+            EngineError::internal(format!("{NETWORKING_FAILED}: {text}"))
+        }
     }
 }
 
@@ -51,15 +57,22 @@ pub(crate) fn network_mode(record: &Record) -> NetworkMode {
         "none" => NetworkMode::None,
         mode => match mode.strip_prefix("container:") {
             Some(id) => NetworkMode::Container(id.to_owned()),
-            None if record.task.is_some() => NetworkMode::Swarm,
+            // a task without a network of the swarm is an ordinary container to dockerd
+            None if record.task.as_ref().is_some_and(|task| task.ingress.is_some()) => NetworkMode::Swarm,
             None => NetworkMode::Bridge,
         },
     }
 }
 
-/// Refuses to join the namespace of a container that does not run.
+/// Refuses to join a network that does not exist (only the predefined ones do), or the namespace of a container that does
+/// not run.
 pub(crate) fn check_joined(engine: &Inner, record: &Record) -> Result<(), EngineError> {
     let host = &record.host_config;
+    let mode = host.network_mode.as_str();
+    let no_network = record.config.network_disabled || mode.starts_with("container:");
+    if !no_network && !PREDEFINED_NETWORKS.contains(&mode) {
+        return Err(EngineError::not_found(format!("{NETWORKING_FAILED}: network {mode} not found")));
+    }
     for (mode, what) in [(&host.network_mode, "network"), (&host.ipc_mode, "IPC"), (&host.pid_mode, "PID")] {
         let Some(name) = mode.strip_prefix("container:") else { continue };
         let joined = engine.index.find(name)?.record();
@@ -82,6 +95,18 @@ pub(crate) fn parse_port(text: &str) -> Result<(u16, Protocol), EngineError> {
     Ok((port.parse().map_err(|_| invalid())?, protocol))
 }
 
+/// Where a port is opened on the host, `None` for every address. Only IPv4: there is no proxy that could pass on from IPv6.
+fn host_address(text: &str) -> Result<Option<Ipv4Addr>, EngineError> {
+    match text.parse::<IpAddr>() {
+        _ if text.is_empty() => Ok(None),
+        Ok(IpAddr::V4(address)) => Ok(Some(address).filter(|address| !address.is_unspecified())),
+        Ok(IpAddr::V6(_)) => {
+            Err(EngineError::invalid(format!("ports are published on IPv4 addresses only, not on {text}")))
+        }
+        Err(_) => Err(EngineError::invalid(format!("invalid IP address: {text}"))),
+    }
+}
+
 /// The ports that a container opens on its host.
 pub(crate) fn port_requests(record: &Record) -> Result<Vec<PortRequest>, EngineError> {
     let mut requests = Vec::new();
@@ -91,13 +116,7 @@ pub(crate) fn port_requests(record: &Record) -> Result<Vec<PortRequest>, EngineE
             let invalid = || EngineError::invalid(format!("invalid port specification: \"{}\"", binding.host_port));
             let (first, last) = binding.host_port.split_once('-').unwrap_or((&binding.host_port, &binding.host_port));
             let number = |text: &str| if text.is_empty() { Ok(0) } else { text.parse().map_err(|_| invalid()) };
-            let host_address: Option<Ipv4Addr> = match binding.host_ip.as_str() {
-                "" => None,
-                // nothing listens on IPv6 yet; the wildcard of both families is that of IPv4
-                "::" => continue,
-                text => Some(text.parse().map_err(|_| EngineError::invalid(format!("invalid IP address: {text}")))?),
-            };
-            let host_address = host_address.filter(|address| !address.is_unspecified());
+            let host_address = host_address(&binding.host_ip)?;
             requests.push(PortRequest {
                 protocol,
                 container_port,
@@ -380,4 +399,24 @@ pub(crate) fn document(engine: &Inner, record: &Record, paths: &ContainerPaths) 
 pub(crate) fn write(paths: &ContainerPaths, prepared: &Prepared) -> Result<(), EngineError> {
     let path = paths.bundle().join("config.json");
     replace_file(&path, &prepared.config, Flush::Later).map_err(|error| EngineError::io("write", &path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_open_on_ipv4_addresses() {
+        for (text, expected) in [
+            ("", Ok(None)),
+            ("0.0.0.0", Ok(None)),
+            ("127.0.0.1", Ok(Some(Ipv4Addr::LOCALHOST))),
+            ("::", Err("ports are published on IPv4 addresses only, not on ::")),
+            ("::1", Err("ports are published on IPv4 addresses only, not on ::1")),
+            ("here", Err("invalid IP address: here")),
+        ] {
+            let found = host_address(text).map_err(|error| error.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned), "{text}");
+        }
+    }
 }

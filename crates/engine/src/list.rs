@@ -256,7 +256,9 @@ fn summary(engine: &Inner, record: &Record) -> Summary {
             network_mode: record.host_config.network_mode.clone(),
             annotations: record.host_config.annotations.clone(),
         },
-        network_settings: Some(SummaryNetworkSettings { networks: Some(endpoints(record, network.as_ref())) }),
+        network_settings: Some(SummaryNetworkSettings {
+            networks: Some(endpoints(&*engine.network, record, network.as_ref())),
+        }),
         mounts: record.mounts.iter().filter_map(mount_point).map(|mount| MountPoint { ..mount }).collect(),
         ..Summary::default()
     }

@@ -37,6 +37,8 @@ pub(crate) fn merge(user: &mut ContainerConfig, image: &oci_types::ContainerConf
     for volume in image.volumes.keys() {
         user.volumes.get_or_insert_default().entry(volume.clone()).or_default();
     }
+    // an empty set is shown as null
+    user.volumes = user.volumes.take().filter(|volumes| !volumes.is_empty());
     if user.stop_signal.is_empty() {
         user.stop_signal.clone_from(&image.stop_signal);
     }

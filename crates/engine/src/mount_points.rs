@@ -1,7 +1,7 @@
 //! From `-v`, `--mount`, `--volumes-from` and the image's volumes to what is mounted where. Nothing is made here.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use docker_types::container::{ContainerConfig, HostConfig};
 use docker_types::container_spec::Mount;
@@ -73,9 +73,6 @@ fn parse_bind(spec: &str, driver: &str) -> Result<PlannedMount, EngineError> {
         mount.kind = MountKind::Bind;
         mount.source = PathBuf::from(clean_path(source).ok_or_else(|| bad_spec(spec))?);
         mount.make_source = true;
-        if mount.propagation.is_empty() {
-            mount.propagation = "rprivate".to_owned();
-        }
         return Ok(PlannedMount { mount, volume: None });
     }
     mount.kind = MountKind::Volume;
@@ -161,7 +158,7 @@ fn parse_bind_mount(mount: &mut MountRecord, wanted: &Mount) -> Result<(), Engin
     }
     mount.kind = MountKind::Bind;
     mount.source = PathBuf::from(source);
-    mount.propagation = if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
+    mount.propagation = options.propagation;
     mount.non_recursive = options.non_recursive;
     mount.make_source = options.create_mountpoint;
     Ok(())
@@ -226,11 +223,31 @@ fn plan_tmpfs(destination: &str, options: &str) -> Result<PlannedMount, EngineEr
     Ok(PlannedMount { mount, volume: None })
 }
 
+/// The default propagation of a bind. What holds the data root, or lies in it, must let go of mounts that are removed
+/// there: containers would keep each other's root filesystems busy.
+fn settle_propagation(mount: &mut MountRecord, data_root: &Path) -> Result<(), EngineError> {
+    let shares_root = mount.source.starts_with(data_root) || data_root.starts_with(&mount.source);
+    match (shares_root, mount.propagation.as_str()) {
+        (true, "") => mount.propagation = "rslave".to_owned(),
+        (false, "") => mount.propagation = "rprivate".to_owned(),
+        (true, "rslave" | "rshared") | (false, _) => {}
+        (true, other) => {
+            let (root, source) = (data_root.display().to_string(), mount.source.display().to_string());
+            return Err(EngineError::invalid(format!(
+                "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within \
+                 the daemon root, daemon root: {root:?}, bind mount source: {source:?}, propagation: {other:?}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// All mounts of a container by destination; `inherited` are those of `--volumes-from`.
 pub(crate) fn plan_mounts(
     config: &ContainerConfig,
     host: &HostConfig,
     inherited: Vec<MountRecord>,
+    data_root: &Path,
 ) -> Result<Vec<PlannedMount>, EngineError> {
     let mut planned: BTreeMap<String, PlannedMount> = BTreeMap::new();
     for mount in inherited {
@@ -241,7 +258,10 @@ pub(crate) fn plan_mounts(
     let binds = binds.map(|spec| parse_bind(spec, &host.volume_driver));
     let tmpfs = host.tmpfs.iter().map(|(destination, options)| plan_tmpfs(destination, options));
     for mount in binds.chain(host.mounts.iter().map(parse_mount)).chain(tmpfs) {
-        let mount = mount?;
+        let mut mount = mount?;
+        if mount.mount.kind == MountKind::Bind {
+            settle_propagation(&mut mount.mount, data_root)?;
+        }
         let destination = mount.mount.destination.clone();
         if explicit.contains(&destination) {
             return Err(EngineError::invalid(format!("Duplicate mount point: {destination}")));
@@ -273,7 +293,8 @@ mod tests {
     use super::*;
 
     fn plan(host: &HostConfig) -> Result<Vec<PlannedMount>, String> {
-        plan_mounts(&ContainerConfig::default(), host, Vec::new()).map_err(|error| error.to_string())
+        plan_mounts(&ContainerConfig::default(), host, Vec::new(), Path::new("/var/lib/skep"))
+            .map_err(|error| error.to_string())
     }
 
     fn bind(spec: &str) -> Result<MountRecord, String> {
@@ -332,8 +353,30 @@ mod tests {
             ..ContainerConfig::default()
         };
         let host = HostConfig { binds: Some(vec!["/tmp:/data".into()]), ..HostConfig::default() };
-        let mounts = plan_mounts(&config, &host, Vec::new()).unwrap();
+        let mounts = plan_mounts(&config, &host, Vec::new(), Path::new("/var/lib/skep")).unwrap();
         let kinds: Vec<_> = mounts.iter().map(|planned| (planned.mount.kind, planned.mount.anonymous)).collect();
         assert_eq!(kinds, [(MountKind::Bind, false), (MountKind::Volume, true)]);
+    }
+
+    #[test]
+    fn binds_around_the_data_root_let_go_of_its_mounts() {
+        let plan = |bind: &str| {
+            let host = HostConfig { binds: Some(vec![bind.to_owned()]), ..HostConfig::default() };
+            let planned = plan_mounts(&ContainerConfig::default(), &host, Vec::new(), Path::new("/var/lib/skep"));
+            planned.map(|planned| planned[0].mount.propagation.clone()).map_err(|error| error.to_string())
+        };
+        for (bind, propagation) in [
+            ("/etc:/x", "rprivate"),
+            ("/etc:/x:rshared", "rshared"),
+            ("/:/x", "rslave"),
+            ("/var/lib:/x", "rslave"),
+            ("/var/lib/skep/volumes:/x", "rslave"),
+            ("/var/lib/skep2:/x", "rprivate"),
+            ("/:/x:rshared", "rshared"),
+        ] {
+            assert_eq!(plan(bind).as_deref(), Ok(propagation), "{bind}");
+        }
+        let refused = plan("/var:/x:rprivate").unwrap_err();
+        assert!(refused.starts_with("invalid mount config: must use either propagation mode \"rslave\""), "{refused}");
     }
 }

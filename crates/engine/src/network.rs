@@ -166,6 +166,15 @@ pub struct NetworkEndpoint {
     pub gateway: Option<Ipv4Addr>,
 }
 
+/// What a network is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkName {
+    /// For users.
+    pub name: String,
+    /// For programs.
+    pub id: String,
+}
+
 /// A container's network as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerNetwork {
@@ -197,6 +206,8 @@ pub trait NetworkBackend: Send + Sync + 'static {
     async fn create(&self, request: NetworkRequest) -> Result<ContainerNetwork, NetworkError>;
     /// Takes it down; idempotent.
     async fn remove(&self, container_id: &str) -> Result<(), NetworkError>;
+    /// Name and id of a network, asked for by either.
+    fn network(&self, term: &str) -> Option<NetworkName>;
     /// The network of a container, `None` if it has none now.
     fn get(&self, container_id: &str) -> Option<ContainerNetwork>;
     /// Closes the ports on the host; the links stay.

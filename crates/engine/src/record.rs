@@ -96,6 +96,8 @@ pub(crate) struct LifeRecord {
     pub(crate) stopped_by_user: bool,
     /// Whether it has ever been started.
     pub(crate) ever_started: bool,
+    /// Whether a start has ever got as far as its network; from then on inspect names it and the files of `/etc`.
+    pub(crate) ever_networked: bool,
     pub(crate) health: Option<HealthRecord>,
 }
 

@@ -60,9 +60,9 @@ pub(crate) struct Created {
 fn check_name(name: &str) -> Result<(), EngineError> {
     let word = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
     if name.len() == 1 {
-        return Err(EngineError::invalid(
-            "volume name is too short, names should be at least two alphanumeric characters",
-        ));
+        return Err(EngineError::invalid(format!(
+            "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )));
     }
     let first = name.bytes().next().is_some_and(|c| c.is_ascii_alphanumeric());
     if !first || !name.bytes().all(word) || name.len() > NAME_BYTES_MAX {
@@ -377,7 +377,7 @@ mod tests {
         let volumes = Volumes::open(root.path()).unwrap();
         let text = |request| volumes.create(&request).err().unwrap().to_string();
         assert!(text(request("a/b")).starts_with("create a/b: \"a/b\" includes invalid characters"));
-        assert!(text(request("a")).starts_with("volume name is too short"));
+        assert!(text(request("a")).starts_with("create a: volume name is too short"));
         let with =
             |key: &str| VolumeCreateRequest { driver_opts: [(key.to_owned(), "x".to_owned())].into(), ..request("vv") };
         assert_eq!(text(with("nope")), "create vv: invalid option: \"nope\"");

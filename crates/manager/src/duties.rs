@@ -6,7 +6,7 @@ use identity::Credentials;
 use tokio::task::JoinSet;
 
 use crate::writer::Writer;
-use crate::{ca, role_manager};
+use crate::{ca, key_manager, role_manager};
 
 /// What the loops work with.
 pub(crate) struct Duties {
@@ -22,6 +22,7 @@ impl Duties {
         loops.spawn(ca::run_signer(self.writer.clone(), self.credentials.clone()));
         loops.spawn(ca::run_reconciler(self.writer.clone()));
         loops.spawn(role_manager::run(self.writer.clone(), self.raft.clone()));
+        loops.spawn(key_manager::run(self.writer.clone()));
         loops
     }
 }

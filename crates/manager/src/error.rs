@@ -60,3 +60,9 @@ impl From<ControlError> for tonic::Status {
         Self::new(error.code, error.desc)
     }
 }
+
+impl From<tonic::Status> for ControlError {
+    fn from(status: tonic::Status) -> Self {
+        Self::new(status.code(), status.message())
+    }
+}

@@ -7,10 +7,7 @@ use model::{
 };
 use store::{StoreError, Transaction};
 
-/// The subsystems that share the network keys' clock.
-const KEY_SUBSYSTEMS: [&str; 2] = ["networking:gossip", "networking:ipsec"];
-/// Keys of each subsystem.
-const KEYS_EACH: usize = 3;
+use crate::key_manager;
 
 /// What the founder decides.
 #[derive(Clone, Debug)]
@@ -79,8 +76,7 @@ impl Founding {
             key: key.to_vec(),
             lamport_time: 0,
         });
-        let keys = network_keys(lamport);
-        Cluster {
+        let mut cluster = Cluster {
             id: self.cluster_id.clone(),
             spec: self.spec.clone(),
             root_ca: RootCa {
@@ -91,14 +87,15 @@ impl Founding {
                 root_rotation: None,
                 last_forced_rotation: self.spec.ca_config.force_rotate,
             },
-            encryption_key_lamport_clock: lamport + keys.len() as u64,
-            network_bootstrap_keys: keys,
+            encryption_key_lamport_clock: lamport,
             unlock_keys: unlock.into_iter().collect(),
             default_address_pool: self.default_address_pool.clone(),
             subnet_size: self.subnet_size,
             vxlan_udp_port: self.data_path_port,
             ..Default::default()
-        }
+        };
+        key_manager::fill_up(&mut cluster, identity::random_bytes);
+        cluster
     }
 
     fn node(&self) -> Node {
@@ -122,24 +119,6 @@ impl Founding {
             ..Default::default()
         }
     }
-}
-
-fn network_keys(first_lamport: u64) -> Vec<EncryptionKey> {
-    let mut lamport = first_lamport;
-    let mut keys = Vec::new();
-    for _ in 0..KEYS_EACH {
-        for subsystem in KEY_SUBSYSTEMS {
-            let bytes: [u8; 16] = identity::random_bytes();
-            lamport += 1;
-            keys.push(EncryptionKey {
-                subsystem: subsystem.to_owned(),
-                algorithm: EncryptionAlgorithm::Aes128Gcm,
-                key: bytes.to_vec(),
-                lamport_time: lamport,
-            });
-        }
-    }
-    keys
 }
 
 fn ingress_network() -> Network {

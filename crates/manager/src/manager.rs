@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use identity::{Credentials, ServerRole};
-use model::{Node, NodeId, Reachability};
+use model::{Node, NodeId};
 use swarm_proto::swarmkit as p;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -13,9 +13,11 @@ use tonic::service::Routes;
 use tonic::transport::Channel;
 
 use crate::ca::CaService;
-use crate::control::Control;
+use crate::control::{Control, LocalControl, fill_manager_status};
+use crate::control_service::ControlService;
 use crate::dispatcher::{Dispatcher, ManagerIdentity};
 use crate::duties::Duties;
+use crate::error::ControlError;
 use crate::founding::Founding;
 use crate::gate::GateKeeper;
 use crate::health::HealthService;
@@ -24,6 +26,7 @@ use crate::leadership::{self, Leadership};
 use crate::log_broker::LogBroker;
 use crate::machine::{RaftLog, StoreMachine};
 use crate::membership::MembershipService;
+use crate::resource_allocator::ResourceAllocatorService;
 use crate::routes::{self, OwnRaftService, Services};
 use crate::shared::Shared;
 use crate::timing::Timing;
@@ -91,7 +94,6 @@ pub struct Manager {
     raft: Arc<consensus::Handle>,
     ready: watch::Receiver<bool>,
     timing: watch::Receiver<Timing>,
-    node_id: NodeId,
     /// Ended by [`Manager::stop`] or with the manager.
     loops: std::sync::Mutex<JoinSet<()>>,
 }
@@ -134,19 +136,28 @@ impl Manager {
         let leadership = Leadership::new(raft.status(), ready.clone(), leaderless_since, credentials.clone());
         let leadership = Arc::new(leadership);
         let cluster_id = certificate.identity().cluster_id.clone();
-        let keeper = GateKeeper { node_id: config.node_id.clone(), cluster_id, shared: shared.clone(), leadership };
+        let control = LocalControl::new(writer.clone(), raft.status(), credentials.clone());
+        let log_broker = LogBroker::new(shared.clone(), leadership.clone(), ready.clone());
+        loops.spawn(log_broker.clone().run());
+        let keeper = GateKeeper {
+            node_id: config.node_id.clone(),
+            cluster_id,
+            shared: shared.clone(),
+            leadership: leadership.clone(),
+        };
         let services = Services {
             keeper: Arc::new(keeper),
             dispatcher,
-            log_broker: LogBroker::new(shared.clone()),
+            log_broker,
+            control: ControlService::new(control.clone()),
+            allocator: ResourceAllocatorService::new(writer.clone()),
             ca: CaService::new(writer.clone()),
             membership: MembershipService::new(writer.clone(), raft.clone(), credentials.clone()),
             health: HealthService { status: raft.status() },
             raft: Arc::new(OwnRaftService::new(raft.clone(), routes::let_managers_in)),
         };
         Ok(Self {
-            control: Control::new(writer.clone(), credentials),
-            node_id: config.node_id,
+            control: Control::new(control, leadership),
             services,
             shared,
             writer,
@@ -160,6 +171,11 @@ impl Manager {
     /// The committed state and its changes.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Waits until somebody leads, for as long as SwarmKit does; an error when nobody does.
+    pub async fn await_leader(&self) -> Result<(), ControlError> {
+        self.control.await_leader().await
     }
 
     /// Writes of the control API.
@@ -222,21 +238,7 @@ impl Manager {
 
     /// Puts the live member list's view of a manager into its node object, as SwarmKit does when it is read.
     pub fn fill_manager_status(&self, node: &mut Node) {
-        let status = self.raft.status();
-        let status = status.borrow();
-        let Some(member) = status.members.values().find(|member| member.node_id == node.id.as_str()) else { return };
-        // Only the leader hears of all.
-        let leads = status.leader == status.raft_id;
-        let reachable = match leads {
-            true => status.is_reachable(member.raft_id),
-            false => node.id == self.node_id || status.leader != 0,
-        };
-        node.manager_status = Some(model::ManagerStatus {
-            raft_id: model::RaftId(member.raft_id),
-            addr: member.addr.clone(),
-            leader: status.leader == member.raft_id,
-            reachability: if reachable { Reachability::Reachable } else { Reachability::Unreachable },
-        });
+        fill_manager_status(&self.raft.status().borrow(), node);
     }
 
     /// Ends loops, sessions and the log; what was acknowledged is on disk. Others may still hold the manager: their

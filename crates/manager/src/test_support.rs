@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use consensus::StateMachine;
 use futures::future::BoxFuture;
+use identity::{Credentials, RootAuthority, RootBundle};
 use model::{Cluster, Node, NodeId, NodeRole, Task, TaskId, TaskState};
 use store::Object;
 use swarm_proto::swarmkit as p;
 
+use crate::caller::Caller;
 use crate::error::ControlError;
 use crate::machine::StoreMachine;
-use crate::shared::Shared;
+use crate::shared::{Next, Shared};
 use crate::writer::{Log, LostLeadership, Writer};
 
 struct InstantLog(Mutex<(u64, StoreMachine)>);
@@ -36,6 +38,43 @@ pub(crate) async fn leading_writer() -> Arc<Writer> {
     let writer = Arc::new(Writer::new(shared, Arc::new(log), 0));
     writer.begin(1).await.unwrap();
     writer
+}
+
+/// A writer of a manager that follows, on an empty store.
+pub(crate) fn follower_writer() -> Arc<Writer> {
+    let writer = leading_writer();
+    writer.end();
+    writer
+}
+
+/// Brings every commit of `from` to `to`. Runs until it is dropped.
+pub(crate) async fn replicate(from: Arc<Shared>, to: Arc<Shared>) {
+    let mut watch = from.watch();
+    to.replace(watch.view.clone());
+    while let Some(next) = watch.next().await {
+        match next {
+            Next::Commit(commit) => to.publish(commit.view.clone(), commit.events.clone()),
+            Next::Anew => to.replace(watch.view.clone()),
+        }
+    }
+}
+
+/// A node that calls.
+pub(crate) fn caller(node: &str) -> Caller {
+    Caller {
+        node_id: node.into(),
+        role: Some(NodeRole::Worker),
+        cluster_id: "cluster".into(),
+        address: Some("10.0.1.7".into()),
+        forwarded_by: None,
+        local: false,
+    }
+}
+
+/// Credentials of nobody.
+pub(crate) fn credentials() -> Credentials {
+    let root = RootAuthority::generate(identity::system_now()).unwrap();
+    Credentials::new(RootBundle::parse(&root.cert_pem).unwrap(), None)
 }
 
 /// Writes new objects.

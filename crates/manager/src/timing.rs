@@ -1,4 +1,4 @@
-//! Which timing raft keeps, decided alike by every manager from what the log says. Pure. See `docs/design/0004`.
+//! Which timing raft keeps, decided alike by every manager from what the log says. Pure. See `docs/design/0006`.
 
 use std::collections::BTreeMap;
 

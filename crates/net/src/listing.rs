@@ -66,7 +66,10 @@ fn containers(state: &State, network_id: &str, network_name: &str) -> Vec<Networ
     for record in state.sandboxes.values().filter(|record| record.is_ready) {
         let (id, name) = (&record.spec.container_id, &record.spec.name);
         let endpoints = record.sandbox.endpoints.iter().filter(|endpoint| endpoint.network_id == network_id);
-        listed.extend(endpoints.map(|endpoint| of(id, name, endpoint)));
+        // dockerd names a way out after the sandbox, not after the container
+        let gateway = format!("gateway_{}", record.sandbox.sandbox_id.chars().take(12).collect::<String>());
+        let shown = if network_name == GWBRIDGE { &gateway } else { name };
+        listed.extend(endpoints.map(|endpoint| of(id, shown, endpoint)));
         // host and none have no endpoints of ours, but dockerd lists their containers
         let is_member =
             matches!((&record.spec.mode, network_name), (SandboxMode::Host, "host") | (SandboxMode::None, "none"));

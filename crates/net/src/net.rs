@@ -50,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) ingress_turn: tokio::sync::Mutex<()>,
     /// Links that go away with their namespaces.
     pub(crate) fading: Fading,
+    node_name: String,
     warnings: Vec<String>,
 }
 
@@ -110,6 +111,11 @@ impl Net {
             (record.spec.clone(), record.sandbox.clone())
         };
         self.inner.etc_files(&spec, &sandbox)
+    }
+
+    /// This node's name among the peers of the swarm's networks: another one each time, and not the swarm's node id.
+    pub fn node_name(&self) -> &str {
+        &self.inner.node_name
     }
 
     /// The networks of this machine.
@@ -196,6 +202,7 @@ pub(crate) struct Parts {
     pub(crate) links: Arc<Links>,
     pub(crate) bridge_index: u32,
     pub(crate) state: State,
+    pub(crate) node_name: String,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -210,6 +217,7 @@ impl Inner {
             state: Mutex::new(parts.state),
             ingress_turn: tokio::sync::Mutex::new(()),
             fading: Fading::default(),
+            node_name: parts.node_name,
             warnings: parts.warnings,
         }
     }

@@ -45,8 +45,13 @@ pub(crate) async fn open(config: NetConfig) -> Result<Inner, NetError> {
     let mut state = State { networks, sandboxes, ports, firewall, ingress, gwbridge_index, last_address };
     let rules = state.host_rules(&config);
     state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
-    Ok(Inner::new(Parts { config, store, links, bridge_index, state, warnings }))
+    let mut node_name = crate::state::new_id()?;
+    node_name.truncate(NODE_NAME_DIGITS);
+    Ok(Inner::new(Parts { config, store, links, bridge_index, state, node_name, warnings }))
 }
+
+/// Digits of a node's name among its peers.
+const NODE_NAME_DIGITS: usize = 12;
 
 fn check(config: &NetConfig) -> Result<(), NetError> {
     for name in [&config.bridge_name, &config.gwbridge_name] {

@@ -2,25 +2,30 @@
 //! ones more often. Keeps the list of them, also on disk. Shared by the agent, renewals and joins.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use agent::{Connect, Connection, ManagerAddress, Outcome};
 use async_trait::async_trait;
 use identity::{Credentials, ServerRole};
 use stdx::Rng;
+use tokio::sync::watch;
 
 use crate::local::LocalPipe;
 use crate::remotes::{Experience, RemoteManager, Remotes, RemotesFile};
+
+/// How long a call waits for the own manager when no other is known.
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Gives connections to managers.
 pub(crate) struct Broker {
     node_id: String,
     credentials: Credentials,
     file: RemotesFile,
+    local: watch::Sender<Option<Arc<LocalPipe>>>,
     held: Mutex<Held>,
 }
 
 struct Held {
-    local: Option<Arc<LocalPipe>>,
     remotes: Remotes,
     rng: Rng,
 }
@@ -50,8 +55,8 @@ impl Broker {
     ) -> Self {
         let known = file.load();
         let remotes = Remotes::of(known.into_iter().chain(given));
-        let held = Held { local: None, remotes, rng: Rng::new(seed) };
-        Self { node_id, credentials, file, held: Mutex::new(held) }
+        let held = Held { remotes, rng: Rng::new(seed) };
+        Self { node_id, credentials, file, local: watch::Sender::new(None), held: Mutex::new(held) }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -65,12 +70,12 @@ impl Broker {
 
     /// This node is a manager now, or no longer.
     pub(crate) fn set_local(&self, local: Option<Arc<LocalPipe>>) {
-        self.held().local = local;
+        self.local.send_replace(local);
     }
 
     /// The way to this node's own manager.
     pub(crate) fn local(&self) -> Option<Arc<LocalPipe>> {
-        self.held().local.clone()
+        self.local.borrow().clone()
     }
 
     /// The managers of the swarm, as the leader names them.
@@ -104,13 +109,20 @@ impl Broker {
         self.held().remotes.observe(addr, experience);
     }
 
-    /// A connection: local first.
+    /// A connection: local first. A node that knows no other manager waits for its own to come up.
     pub(crate) async fn open(&self) -> Result<Connection, BrokerError> {
-        if let Some(local) = self.local() {
+        let mut local = self.local();
+        let other = self.pick();
+        if local.is_none() && other.is_none() {
+            let mut pipes = self.local.subscribe();
+            let up = tokio::time::timeout(LOCAL_TIMEOUT, pipes.wait_for(Option::is_some)).await;
+            local = up.ok().and_then(|pipe| pipe.ok().and_then(|pipe| pipe.clone()));
+        }
+        if let Some(local) = local {
             let channel = local.connect().await.map_err(BrokerError::Local)?;
             return Ok(Connection { channel, manager: ManagerAddress::Local });
         }
-        let manager = self.pick().ok_or(BrokerError::NoManager)?;
+        let manager = other.ok_or(BrokerError::NoManager)?;
         match identity::connect(&manager.addr, ServerRole::Manager, &self.credentials).await {
             Ok(channel) => Ok(Connection { channel, manager: ManagerAddress::Remote(manager.addr) }),
             Err(error) => {

@@ -1,15 +1,11 @@
-//! Becoming a member of the managers' raft group: what a node does between its manager certificate and its manager. The
-//! leader dials back before it takes a member, so the listener answers for its health before there is a manager.
+//! Becoming a member of the managers' raft group: what a node does between its manager certificate and its manager.
 
 use std::time::Duration;
 
-use identity::{PeerInfo, ServerRole};
-use model::{ClusterId, NodeRole};
+use identity::ServerRole;
 use swarm_proto::swarmkit as p;
-use swarm_proto::swarmkit::health_server::{Health, HealthServer};
 use swarm_proto::swarmkit::raft_membership_client::RaftMembershipClient;
-use tonic::service::Routes;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Status};
 
 use crate::broker::Broker;
 use crate::remotes::Experience;
@@ -18,8 +14,6 @@ use crate::remotes::Experience;
 const JOIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Managers that are asked in turn when they cannot be reached.
 const JOIN_TRIES: usize = 3;
-/// The service whose health the leader asks for.
-const RAFT_SERVICE: &str = "Raft";
 
 /// Why the group did not take this node.
 #[derive(Debug, thiserror::Error)]
@@ -73,31 +67,5 @@ async fn ask(broker: &Broker, manager: &str, addr: &str) -> Result<p::JoinRespon
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(GroupError::Refused(status)),
         Err(_) => Err(GroupError::Timeout { addr: manager.to_owned() }),
-    }
-}
-
-/// What the listener of a node answers that is about to be a manager.
-pub(crate) fn health_routes(cluster_id: ClusterId) -> Routes {
-    Routes::new(HealthServer::new(JoinerHealth { cluster_id }))
-}
-
-struct JoinerHealth {
-    cluster_id: ClusterId,
-}
-
-#[async_trait::async_trait]
-impl Health for JoinerHealth {
-    async fn check(&self, request: Request<p::HealthCheckRequest>) -> Result<Response<p::HealthCheckResponse>, Status> {
-        let identity = request.extensions().get::<PeerInfo>().and_then(|peer| peer.identity.as_ref());
-        if !identity.is_some_and(|peer| peer.role == NodeRole::Manager && peer.cluster_id == self.cluster_id) {
-            return Err(Status::permission_denied("Permission denied: not a manager of this cluster"));
-        }
-        match request.into_inner().service.as_str() {
-            "" | RAFT_SERVICE => {
-                let serving = p::ServingStatus::Serving as i32;
-                Ok(Response::new(p::HealthCheckResponse { status: serving }))
-            }
-            _ => Err(Status::not_found("unknown service")),
-        }
     }
 }

@@ -72,7 +72,7 @@ pub(crate) struct Running {
     agent: AgentHandle,
     supervisor: JoinHandle<()>,
     stop: CancellationToken,
-    _loops: JoinSet<()>,
+    loops: JoinSet<()>,
 }
 
 /// What becomes of the tasks when a life ends.
@@ -147,7 +147,7 @@ impl Running {
         let stop = CancellationToken::new();
         let supervisor = Supervisor { life: life.clone(), beginning, stop: stop.clone() };
         let supervisor = tokio::spawn(supervisor.run());
-        Ok(Self { life, session: agent.info(), agent, supervisor, stop, _loops: loops })
+        Ok(Self { life, session: agent.info(), agent, supervisor, stop, loops })
     }
 
     /// What tells when the swarm has this node.
@@ -156,7 +156,7 @@ impl Running {
     }
 
     /// Ends all of it. The agent goes first: it tells the manager, which may be the own one.
-    pub(crate) async fn end(self, ending: Ending) {
+    pub(crate) async fn end(mut self, ending: Ending) {
         match ending {
             Ending::Detach => self.agent.detach().await,
             Ending::Leave => self.agent.leave().await,
@@ -165,6 +165,8 @@ impl Running {
         if let Err(error) = self.supervisor.await {
             tracing::error!(%error, "the supervisor of the manager broke");
         }
+        // Waits for them: who ends a life may remove the files that they write.
+        self.loops.shutdown().await;
     }
 }
 

@@ -96,7 +96,8 @@ async fn begin(life: &Life, listener: &RemoteListener, beginning: Option<Beginni
         None if life.folder.has_raft_log() => return Ok(Beginning::Restart),
         None => {}
     }
-    listener.set_routes(group::health_routes(life.keeper.cluster_id()));
+    // The leader dials back before it takes a member.
+    listener.set_routes(manager::joining_routes(life.keeper.cluster_id()));
     let saved = life.saved();
     let addr = if saved.advertise_addr.is_empty() { saved.listen_addr } else { saved.advertise_addr };
     let joined = group::join(&life.broker, &addr).await?;
@@ -162,19 +163,13 @@ async fn keep_raft_key(manager: Arc<Manager>, life: Arc<Life>) {
     }
 }
 
-/// Says so when the manager has had a leader and the cluster's state.
+/// Says so when the manager has the cluster's state and has had a leader.
 async fn until_ready(manager: Arc<Manager>, life: Arc<Life>) {
-    let (mut status, mut ready) = (manager.status(), manager.ready());
-    loop {
-        let led = *ready.borrow_and_update() || status.borrow_and_update().leader != 0;
-        if led && manager.shared().view().the_cluster().is_some() {
-            life.standing.send_modify(|standing| standing.ready = true);
-            return;
-        }
-        tokio::select! {
-            // Level-triggered; raft's status changes with each entry that it applies.
-            changed = ready.changed() => if changed.is_err() { return },
-            changed = status.changed() => if changed.is_err() { return },
-        }
+    let mut watch = manager.shared().watch();
+    if watch.until(|view| view.the_cluster().map(drop)).await.is_none() {
+        return;
+    }
+    if manager.status().wait_for(|status| status.leader != 0).await.is_ok() {
+        life.standing.send_modify(|standing| standing.ready = true);
     }
 }

@@ -149,3 +149,45 @@ async fn a_locked_manager_starts_with_its_key_only() {
     assert!(matches!(node.info().state, NodeState::Active | NodeState::Pending));
     node.leave(LeaveMode::Force).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locking_a_running_manager_changes_the_key_of_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let books = Arc::new(Books::default());
+    let node = open(folder.path(), &books).await;
+    node.init(init_request()).await.unwrap();
+    let manager = node.manager().unwrap();
+    let service = manager.control().create_service(service_spec("dummy", 1)).await.unwrap();
+    let files = identity::CertificateFiles::new(&folder.path().join("swarm"));
+    let old = files.load(None).unwrap().unwrap();
+    let cluster = manager.shared().view().the_cluster().unwrap().clone();
+    let mut spec = cluster.spec.clone();
+    spec.encryption_config.auto_lock_managers = true;
+    manager.control().update_cluster(cluster.meta.version, spec, manager::KeyRotation::default()).await.unwrap();
+    let key = manager::unlock_key(manager.shared().view().the_cluster().unwrap()).expect("an unlock key");
+    let changed = async {
+        loop {
+            // The certificate's key lay open, too: both are replaced.
+            if let Ok(Some(new)) = files.load(Some(&key))
+                && files.load(None).is_err()
+                && new.key.dek != old.key.dek
+                && new.key.dek_pending.is_none()
+                && new.cert_pem != old.cert_pem
+            {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, changed).await.expect("new keys");
+    drop(manager);
+    node.stop().await;
+    drop(node);
+
+    let node = open(folder.path(), &books).await;
+    assert_eq!(node.info().state, NodeState::Locked);
+    node.unlock(&key).await.unwrap();
+    let view = node.manager().unwrap().shared().view();
+    assert!(view.service(&service.id).is_some(), "the log is read with the new key");
+    node.leave(LeaveMode::Force).await.unwrap();
+}

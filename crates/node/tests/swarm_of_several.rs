@@ -173,9 +173,10 @@ async fn a_worker_runs_on_through_a_restart_without_any_manager() {
     let b = TestNode::joined(&a, NodeRole::Worker).await;
     let b_id = b.id();
     let service = a.manager().control().create_service(service_spec("dummy", 2)).await.unwrap();
-    a.until_spread(&service.id, &[(&b_id, 1)]).await;
+    a.until_spread(&service.id, &[(&a.id(), 1), (&b_id, 1)]).await;
     let tasks = b.running();
     a.node.stop().await;
+    b.node.stop().await;
     b.books.ends.lock().unwrap().clear();
     let b = b.reopened().await;
     assert_eq!(b.books.ends.lock().unwrap().keys().cloned().collect::<BTreeSet<_>>(), tasks, "taken up at once");
@@ -218,7 +219,7 @@ async fn nodes_are_promoted_and_demoted_while_they_run() {
     let a = TestNode::founder().await;
     let b = TestNode::joined(&a, NodeRole::Worker).await;
     let service = a.manager().control().create_service(service_spec("dummy", 2)).await.unwrap();
-    a.until_spread(&service.id, &[(&b.id(), 1)]).await;
+    a.until_spread(&service.id, &[(&a.id(), 1), (&b.id(), 1)]).await;
     let tasks = b.running();
     assert!(tokio::net::TcpStream::connect(&b.addr).await.is_err(), "a worker does not listen");
 
@@ -381,7 +382,8 @@ async fn a_manager_that_lost_the_others_goes_on_alone_with_force() {
     assert_eq!(b.node.init(request).await.unwrap(), id);
     assert_eq!(b.manager().status().borrow().members.len(), 1);
     assert!(b.manager().shared().view().service(&service.id).is_some(), "what the swarm knew is there");
-    b.manager().control().create_service(service_spec("other", 1)).await.expect("it writes again");
+    let other = model::ServiceSpec { endpoint: None, ..service_spec("other", 1) };
+    b.manager().control().create_service(other).await.expect("it writes again");
     end(vec![b]).await;
 }
 

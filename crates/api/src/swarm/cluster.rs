@@ -112,9 +112,7 @@ fn check_listen_addr(addr: &str) -> Result<(), ApiError> {
 
 fn check_pools(pools: &[String], subnet_size: u32) -> Result<(), ApiError> {
     if subnet_size > SUBNET_SIZE_MAX {
-        return Err(ApiError::bad_request(format!(
-            "subnet size is out of range: {subnet_size} is larger than {SUBNET_SIZE_MAX}"
-        )));
+        return Err(ApiError::bad_request(format!("subnet size is out of range: {subnet_size}")));
     }
     for pool in pools {
         let parsed = pool

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use docker_types::words::Word;
-use model::{Node, NodeRole, Reachability, Service, ServiceMode, TaskRuntime, UpdateState};
+use model::{Node, Service, ServiceMode, TaskRuntime};
 
 use crate::swarm_backend::{SwarmEvent, SwarmEventAction, SwarmObject};
 
@@ -44,12 +44,6 @@ pub(crate) fn describe(event: &SwarmEvent) -> Described {
     Described { kind, action, id, attributes }
 }
 
-/// Whether users see such a change: an update of a node that changes nothing they know is none.
-pub(crate) fn is_seen(event: &SwarmEvent, described: &Described) -> bool {
-    let is_update = event.action == SwarmEventAction::Update && event.old.is_some();
-    !(is_update && described.kind == "node" && described.attributes.len() == 1)
-}
-
 fn node_name(node: &Node) -> String {
     let hostname = node.description.as_ref().map(|description| description.hostname.clone()).unwrap_or_default();
     if node.spec.annotations.name.is_empty() { hostname } else { node.spec.annotations.name.clone() }
@@ -65,15 +59,12 @@ fn note(attributes: &mut BTreeMap<String, String>, key: &str, old: &str, new: &s
 
 fn node_changes(old: &Node, new: &Node, attributes: &mut BTreeMap<String, String>) {
     note(attributes, "availability", old.spec.availability.word(), new.spec.availability.word());
-    note(attributes, "role", old.spec.desired_role.word(), new.spec.desired_role.word());
+    note(attributes, "role", old.role.word(), new.role.word());
     note(attributes, "state", old.status.state.word(), new.status.state.word());
-    let manager = |node: &Node| match &node.manager_status {
-        Some(status) if node.role == NodeRole::Manager => (status.leader, status.reachability),
-        _ => (false, Reachability::Unknown),
-    };
-    let ((old_leader, old_reach), (new_leader, new_reach)) = (manager(old), manager(new));
-    note(attributes, "leader", &old_leader.to_string(), &new_leader.to_string());
-    note(attributes, "reachability", old_reach.word(), new_reach.word());
+    if let (Some(old), Some(new)) = (&old.manager_status, &new.manager_status) {
+        note(attributes, "leader", &old.leader.to_string(), &new.leader.to_string());
+        note(attributes, "reachability", old.reachability.word(), new.reachability.word());
+    }
 }
 
 fn service_changes(old: &Service, new: &Service, attributes: &mut BTreeMap<String, String>) {
@@ -85,16 +76,21 @@ fn service_changes(old: &Service, new: &Service, attributes: &mut BTreeMap<Strin
         Some(ServiceMode::Replicated(replicated)) => replicated.replicas.to_string(),
         _ => String::new(),
     };
-    let state = |service: &Service| service.update_status.as_ref().map_or(UpdateState::Unknown, |status| status.state);
     note(attributes, "image", &image(old), &image(new));
     note(attributes, "replicas", &replicas(old), &replicas(new));
-    note(attributes, "updatestate", state(old).word(), state(new).word());
+    let state = |service: &Service| service.update_status.as_ref().map(|status| status.state.word());
+    match (state(old), state(new)) {
+        (Some(old), Some(new)) => note(attributes, "updatestate", old, new),
+        // the first one has none before it
+        (None, Some(new)) => drop(attributes.insert("updatestate.new".to_owned(), new.to_owned())),
+        (_, None) => {}
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{NodeState, ReplicatedService, Timestamp};
+    use model::{NodeState, ReplicatedService, Timestamp, UpdateState, UpdateStatus};
 
     fn event(object: SwarmObject, old: Option<SwarmObject>) -> SwarmEvent {
         SwarmEvent { at: Timestamp::default(), action: SwarmEventAction::Update, object, old }
@@ -115,17 +111,31 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_of_nodes_are_no_events() {
+    fn a_nodes_state_is_told() {
         let with = |state| {
             let mut node = Node { id: "n".into(), ..Node::default() };
             node.status.state = state;
             SwarmObject::Node(Box::new(node))
         };
-        let quiet = event(with(NodeState::Ready), Some(with(NodeState::Ready)));
-        assert!(!is_seen(&quiet, &describe(&quiet)));
         let loud = event(with(NodeState::Down), Some(with(NodeState::Ready)));
         let described = describe(&loud);
-        assert!(is_seen(&loud, &described));
         assert_eq!(described.attributes["state.old"], "ready");
+    }
+
+    #[test]
+    fn the_first_update_has_no_state_before_it() {
+        let with = |state: Option<UpdateState>| {
+            let mut service = Service { id: "s".into(), ..Service::default() };
+            service.update_status = state.map(|state| UpdateStatus { state, ..UpdateStatus::default() });
+            SwarmObject::Service(Box::new(service))
+        };
+        let keys = |old, new| {
+            let described = describe(&event(with(new), Some(with(old))));
+            described.attributes.into_keys().filter(|key| key != "name").collect::<Vec<_>>()
+        };
+        assert_eq!(keys(None, Some(UpdateState::Updating)), ["updatestate.new"]);
+        let both = ["updatestate.new", "updatestate.old"];
+        assert_eq!(keys(Some(UpdateState::Updating), Some(UpdateState::Completed)), both);
+        assert!(keys(Some(UpdateState::Completed), None).is_empty());
     }
 }

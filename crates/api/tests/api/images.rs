@@ -1,5 +1,7 @@
 //! Images: loaded, listed, tagged, removed, pulled, over HTTP and by the docker CLI.
 
+use std::collections::BTreeSet;
+
 use crate::registry::{PASSWORD, Registry, USER};
 use crate::support::Server;
 use base64::Engine as _;
@@ -54,6 +56,10 @@ async fn an_image_lives_from_load_to_remove() {
     let image = server.get("/v1.51/images/example/x:1/json").await.json();
     assert_eq!((&image["Config"]["Cmd"], &image["RootFS"]["Type"]), (&json!(["/serve"]), &json!("layers")));
     assert!(image.get("VirtualSize").is_none());
+    let config = &image["Config"];
+    assert_eq!((&config["User"], &config["Env"], config.get("Tty")), (&json!(""), &json!(null), None), "{config}");
+    let old = server.get("/v1.49/images/example/x:1/json").await.json();
+    assert_eq!((&old["Config"]["Tty"], &old["Config"]["Hostname"]), (&json!(false), &json!("")));
     assert!(server.get("/v1.43/images/example/x:1/json").await.json()["VirtualSize"].is_number());
     assert_eq!(server.get("/images/example/x:1/history").await.json()[0]["Id"], id);
     assert_eq!(server.post("/images/example/x:1/tag?repo=127.0.0.1:5/y&tag=2", "").await.status, 201);
@@ -76,6 +82,20 @@ async fn an_image_lives_from_load_to_remove() {
         let encoded: String = filters.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let list = server.get(&format!("/images/json?filters={encoded}")).await.json();
         assert_eq!(list.as_array().unwrap().len(), count, "{filters}");
+    }
+    // only the names that match are listed: a name without a registry is none of that registry's
+    for (reference, tags) in [
+        ("example/x", json!(["example/x:1"])),
+        ("127.0.0.1:5/y", json!(["127.0.0.1:5/y:2"])),
+        ("example/x:1", json!(["example/x:1"])),
+        ("*/*", json!(["example/x:1", "127.0.0.1:5/y:2"])),
+    ] {
+        let filters: String =
+            json!({"reference": [reference]}).to_string().bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let list = server.get(&format!("/images/json?filters={filters}")).await.json();
+        let shown: BTreeSet<_> =
+            list[0]["RepoTags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap()).collect();
+        assert_eq!(shown, tags.as_array().unwrap().iter().map(|tag| tag.as_str().unwrap()).collect(), "{reference}");
     }
     let gone = server.send("DELETE", "/images/example/x:1", b"").await.json();
     assert_eq!(gone, json!([{"Untagged": "example/x:1"}]));

@@ -332,7 +332,13 @@ impl api::LocalNetworks for Bridge {
             mac: "02:42:ac:11:00:02".to_owned(),
             address: "172.17.0.2/16".parse().unwrap(),
         });
-        vec![bridge, info("host", "host"), info("none", "null")]
+        let mut ingress = info("ingress", "overlay");
+        (ingress.scope, ingress.ingress) = ("swarm".to_owned(), true);
+        vec![bridge, info("host", "host"), info("none", "null"), ingress]
+    }
+
+    fn node_name(&self) -> String {
+        "0123456789ab".to_owned()
     }
 }
 

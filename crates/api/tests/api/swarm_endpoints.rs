@@ -226,7 +226,7 @@ async fn secrets_and_configs_follow_their_rules() {
     assert_eq!((update.status, update.body.len()), (200, 0));
     assert_eq!(server.get("/secrets/mysec").await.json()["Spec"]["Labels"], json!({"c": "d"}));
     let answer = server.post("/secrets/mysec/update", r#"{"Name":"mysec"}"#).await;
-    assert!(answer.message().starts_with("invalid secret version ''"));
+    assert!(answer.message() == "invalid secret version");
     let answer = server.send("DELETE", "/secrets/mysec", b"").await;
     assert_eq!((answer.status, answer.body.len()), (204, 0));
 

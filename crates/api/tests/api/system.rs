@@ -64,6 +64,9 @@ async fn networks_of_the_machine_and_of_the_swarm_are_one_list() {
     assert_eq!(bridge["IPAM"]["Config"][0], json!({"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"}));
     assert_eq!(bridge["Containers"]["c1"]["IPv4Address"], "172.17.0.2/16");
     assert_eq!(bridge["Created"], "1970-01-01T00:00:01.5Z");
+    let ingress = server.get("/networks/ingress").await.json();
+    assert_eq!(ingress["Peers"], json!([{"Name": "0123456789ab", "IP": "127.0.0.1"}]));
+    assert_eq!((&ingress["Labels"], &ingress["Options"], bridge.get("Peers")), (&json!({}), &json!({}), None));
     let check = async |method: &str, path: &str, body: &str, status: u16, text: &str| {
         let answer = server.send(method, path, body.as_bytes()).await;
         assert_eq!((answer.status, answer.message().as_str()), (status, text), "{method} {path}");
@@ -72,6 +75,10 @@ async fn networks_of_the_machine_and_of_the_swarm_are_one_list() {
     check("GET", "/networks/nope", "", 404, "network nope not found").await;
     let own = "making networks of driver \"bridge\" is not supported by Skep yet";
     check("POST", "/networks/create", r#"{"Name":"own"}"#, 501, own).await;
+    let only_one = "only one instance of \"host\" network is allowed";
+    check("POST", "/networks/create", r#"{"Name":"own","Driver":"host"}"#, 403, only_one).await;
+    let unknown = "plugin \"nope\" not found";
+    check("POST", "/networks/create", r#"{"Name":"own","Driver":"nope"}"#, 404, unknown).await;
     let predefined = "host is a pre-defined network and cannot be created";
     check("POST", "/networks/create", r#"{"Name":"host"}"#, 403, predefined).await;
     let taken = "network with name ingress already exists";

@@ -1,5 +1,6 @@
 //! `skep swarm …`.
 
+mod ca;
 mod init;
 mod join;
 mod token;
@@ -13,6 +14,8 @@ use crate::context::Context;
 /// The swarm's commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Display and rotate the root CA.
+    Ca(ca::Ca),
     /// Initialize a swarm.
     Init(Box<init::Init>),
     /// Join a swarm as a node and/or manager.
@@ -31,6 +34,7 @@ pub(crate) enum Command {
 
 pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     match command {
+        Command::Ca(ca) => ca.run(context).await,
         Command::Init(init) => init.run(context).await,
         Command::Join(join) => join.run(context).await,
         Command::Leave(leave) => leave.run(context).await,

@@ -36,6 +36,10 @@ pub enum ChangeError {
     NoNumber,
 }
 
+fn is_same_node(known: &p::RaftMember, member: &p::RaftMember) -> bool {
+    !member.node_id.is_empty() && known.node_id == member.node_id
+}
+
 #[derive(Debug)]
 pub(super) struct PendingChange {
     ticket: Ticket,
@@ -68,7 +72,7 @@ impl Core {
             _ if raft_id == 0 => Err(ChangeError::NoNumber),
             MemberChange::Add(_) if self.membership.removed.contains(&raft_id) => Err(ChangeError::Removed),
             MemberChange::Add(_) if self.voters().contains(&raft_id) => Err(ChangeError::Exists),
-            MemberChange::Add(member) if members.values().any(|known| known.node_id == member.node_id) => {
+            MemberChange::Add(member) if members.values().any(|known| is_same_node(known, member)) => {
                 Err(ChangeError::Exists)
             }
             MemberChange::Update(_) if !members.contains_key(&raft_id) => Err(ChangeError::NotMember),

@@ -112,3 +112,68 @@ fn a_wrong_key_is_refused_and_changes_nothing() {
     let handle = begin_alone(config(folder.path(), 1), Counter::default()).unwrap();
     leading(&handle);
 }
+
+fn write(handle: &Handle, ids: std::ops::RangeInclusive<u64>) {
+    for id in ids {
+        handle.propose(&request(id)).blocking_recv().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn damage_in_the_log_is_refused_with_a_clear_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = begin_alone(config(folder.path(), 1), Counter::default()).unwrap();
+    leading(&handle);
+    write(&handle, 1..=20);
+    handle.stop();
+    let path = std::fs::read_dir(log_folder(folder.path())).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[300] ^= 0x10;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = begin_alone(config(folder.path(), 1), Counter::default()).map(drop).unwrap_err();
+    assert!(matches!(error, StartError::Log(LogError::Damaged { .. })), "{error}");
+    assert!(error.to_string().contains("is damaged at byte"), "{error}");
+}
+
+#[test]
+fn a_broken_snapshot_is_made_up_for_by_the_log_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = begin_alone(config(folder.path(), 1), Counter::default()).unwrap();
+    leading(&handle);
+    write(&handle, 1..=250);
+    handle.stop();
+    let path = std::fs::read_dir(snapshot_folder(folder.path())).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&path, &bytes).unwrap();
+    // The log's first segment still holds everything.
+    let again = Counter::default();
+    let handle = begin_alone(config(folder.path(), 1), again.clone()).unwrap();
+    leading(&handle);
+    assert_eq!(again.0.lock().unwrap().len(), 250);
+    handle.stop();
+    assert!(path.with_extension("snap.broken").exists());
+}
+
+#[test]
+fn what_is_planned_in_one_term_is_not_written_in_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = begin_alone(config(folder.path(), 1), Counter::default()).unwrap();
+    leading(&handle);
+    let term = handle.status().borrow().term;
+    let early = handle.propose_in_term(term - 1, &request(1)).blocking_recv().unwrap();
+    assert_eq!(early, Err(ProposeError::LostLeadership));
+    handle.propose_in_term(term, &request(2)).blocking_recv().unwrap().unwrap();
+    let large = p::StoreAction {
+        action: 1,
+        target: Some(p::store_action::Target::Task(p::Task {
+            id: "x".repeat(crate::MAX_REQUEST_BYTES),
+            ..Default::default()
+        })),
+    };
+    let large = p::InternalRaftRequest { id: 3, action: vec![large] };
+    assert!(matches!(handle.propose(&large).blocking_recv().unwrap(), Err(ProposeError::TooLarge(_))));
+    handle.stop();
+    assert_eq!(handle.propose(&request(4)).blocking_recv().unwrap(), Err(ProposeError::LostLeadership));
+}

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,11 +37,15 @@ pub struct Applied {
     pub ids: Arc<Mutex<Vec<u64>>>,
     /// Bytes that snapshots are larger for.
     ballast: usize,
+    /// It keeps nothing: the bench does not measure it.
+    idle: bool,
 }
 
 impl StateMachine for Applied {
     fn apply(&mut self, _: u64, request: p::InternalRaftRequest) {
-        self.ids.lock().expect("state").push(request.id);
+        if !self.idle {
+            self.ids.lock().expect("state").push(request.id);
+        }
     }
 
     fn snapshot(&self) -> Box<dyn FnOnce() -> p::StoreSnapshot + Send> {
@@ -120,12 +125,15 @@ impl p::raft_server::Raft for Service {
     }
 }
 
-struct Health;
+/// Says whether raft is served; tests switch it.
+struct Health(Arc<AtomicBool>);
 
 #[tonic::async_trait]
 impl p::health_server::Health for Health {
     async fn check(&self, _: Request<p::HealthCheckRequest>) -> Result<Response<p::HealthCheckResponse>, Status> {
-        Ok(Response::new(p::HealthCheckResponse { status: p::ServingStatus::Serving as i32 }))
+        let serving = self.0.load(Ordering::Relaxed);
+        let status = if serving { p::ServingStatus::Serving } else { p::ServingStatus::NotServing };
+        Ok(Response::new(p::HealthCheckResponse { status: status as i32 }))
     }
 }
 
@@ -133,6 +141,8 @@ impl p::health_server::Health for Health {
 pub struct Manager {
     pub raft: Arc<Handle>,
     pub applied: Applied,
+    /// What its health service says.
+    pub serving: Arc<AtomicBool>,
     server: JoinHandle<()>,
 }
 
@@ -144,6 +154,8 @@ pub struct Group {
     pub speaks: Speaks,
     /// Bytes that snapshots are larger for.
     pub ballast: usize,
+    /// The state machines keep nothing.
+    pub idle: bool,
     folder: tempfile::TempDir,
     addresses: BTreeMap<u64, String>,
 }
@@ -157,6 +169,7 @@ impl Group {
             timing: Timing::FAST,
             speaks: Speaks::Streams,
             ballast: 0,
+            idle: false,
             folder: tempfile::tempdir_in(parent).expect("folder"),
             addresses: BTreeMap::new(),
         }
@@ -165,12 +178,17 @@ impl Group {
     /// A group of `count` that lead each other.
     pub async fn of(parent: &Path, count: u64) -> Self {
         let mut group = Self::new(parent);
-        group.begin(1, Beginning::Found).await.expect("founder");
-        group.leader().await;
-        for id in 2..=count {
-            group.join(id).await;
-        }
+        group.grow(count).await;
         group
+    }
+
+    /// Founds the group and lets others join.
+    pub async fn grow(&mut self, count: u64) {
+        self.begin(1, Beginning::Found).await.expect("founder");
+        self.leader().await;
+        for id in 2..=count {
+            self.join(id).await;
+        }
     }
 
     pub fn folder(&self, id: u64) -> PathBuf {
@@ -222,17 +240,18 @@ impl Group {
 
     async fn begin_with(&mut self, config: Config, listener: TcpListener) -> Result<(), StartError> {
         let id = config.member.raft_id;
-        let applied = Applied { ballast: self.ballast, ..Default::default() };
+        let applied = Applied { ballast: self.ballast, idle: self.idle, ..Default::default() };
         let raft =
             Arc::new(start(config, Box::new(applied.clone()), Arc::new(Plain), &tokio::runtime::Handle::current())?);
+        let serving = Arc::new(AtomicBool::new(true));
         let service = Service { raft: raft.clone(), speaks: self.speaks };
         let server = Server::builder()
             .tcp_nodelay(true)
             .add_service(p::raft_server::RaftServer::new(service))
-            .add_service(p::health_server::HealthServer::new(Health));
+            .add_service(p::health_server::HealthServer::new(Health(serving.clone())));
         let incoming = TcpListenerStream::new(listener);
         let server = tokio::spawn(async move { server.serve_with_incoming(incoming).await.expect("server") });
-        self.managers.insert(id, Manager { raft, applied, server });
+        self.managers.insert(id, Manager { raft, applied, serving, server });
         Ok(())
     }
 

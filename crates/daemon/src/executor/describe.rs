@@ -15,12 +15,10 @@ pub(crate) struct About {
 }
 
 /// Networks and log drivers that this engine has, as dockerd lists them.
-const PLUGINS: [(&str, &str); 8] = [
+const PLUGINS: [(&str, &str); 6] = [
     ("Log", "json-file"),
-    ("Log", "none"),
     ("Network", "bridge"),
     ("Network", "host"),
-    ("Network", "ingress"),
     ("Network", "null"),
     ("Network", "overlay"),
     ("Volume", "local"),

@@ -109,6 +109,7 @@ fn host_config(task: &Task, spec: &ContainerSpec, json: &JsonSpec) -> HostConfig
         sysctls: spec.sysctls.clone(),
         oom_score_adj: spec.oom_score_adj,
         mounts: json.mounts.clone(),
+        isolation: "default".to_owned(),
         ulimits: (!json.ulimits.is_empty()).then(|| json.ulimits.clone()),
         extra_hosts: none_if_empty(&extra_hosts(&spec.hosts)),
         ..HostConfig::default()
@@ -128,7 +129,7 @@ fn host_config(task: &Task, spec: &ContainerSpec, json: &JsonSpec) -> HostConfig
         (port_key(port), Some(vec![PortBinding { host_ip: String::new(), host_port }]))
     });
     let bindings: BTreeMap<_, _> = bindings.collect();
-    host.port_bindings = (!bindings.is_empty()).then_some(bindings);
+    host.port_bindings = Some(bindings);
     host.security_opt = none_if_empty(&spec.privileges.as_ref().map(security_options).unwrap_or_default());
     host
 }
@@ -141,9 +142,6 @@ fn set_resources(host: &mut HostConfig, task: &Task, spec: &ContainerSpec) {
     if let Some(limits) = &resources.limits {
         host.memory = limits.memory_bytes;
         host.nano_cpus = limits.nano_cpus;
-    }
-    if let Some(reservations) = &resources.reservations {
-        host.memory_reservation = reservations.memory_bytes;
     }
     if let Some(swap) = resources.swap_bytes {
         host.memory_swap = if swap < 0 { swap } else { host.memory.saturating_add(swap) };

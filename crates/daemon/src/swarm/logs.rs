@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::convert::from_control;
 
 /// Subscribes and turns the broker's messages into lines.
-pub(super) fn subscribe(
+pub(super) async fn subscribe(
     manager: &Manager,
     selector: LogSelector,
     options: LogOptions,
@@ -22,7 +22,8 @@ pub(super) fn subscribe(
         node_ids: selector.node_ids.iter().map(ToString::to_string).collect(),
         task_ids: selector.task_ids.iter().map(ToString::to_string).collect(),
     };
-    let mut messages = manager.log_broker().subscribe(selector, encode_options(&options)).map_err(from_control)?;
+    let mut messages =
+        manager.log_broker().subscribe(selector, encode_options(&options)).await.map_err(from_control)?;
     let (sender, receiver) = mpsc::channel(STREAM_QUEUE_LIMIT);
     tokio::spawn(async move {
         loop {

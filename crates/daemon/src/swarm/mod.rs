@@ -42,7 +42,20 @@ impl Swarm {
         self.node.manager().ok_or(SwarmError::NotManager(NotManager::NotReady))
     }
 
-    fn view(&self) -> SwarmResult<View> {
+    /// The manager once somebody leads: what it knows without a leader may be long out of date, so that dockerd's text
+    /// is a better answer.
+    async fn led_manager(&self) -> SwarmResult<Arc<Manager>> {
+        let manager = self.manager()?;
+        manager.await_leader().await.map_err(from_control)?;
+        Ok(manager)
+    }
+
+    async fn view(&self) -> SwarmResult<View> {
+        Ok(self.led_manager().await?.shared().view())
+    }
+
+    /// The view as it stands, for what also answers without a swarm.
+    fn present_view(&self) -> SwarmResult<View> {
         Ok(self.manager()?.shared().view())
     }
 }
@@ -113,7 +126,7 @@ impl SwarmBackend for Swarm {
     }
 
     async fn unlock_key(&self) -> SwarmResult<String> {
-        let key = self.view()?.the_cluster().and_then(|cluster| manager::unlock_key(cluster));
+        let key = self.view().await?.the_cluster().and_then(|cluster| manager::unlock_key(cluster));
         Ok(key.map(|key| identity::unlock_key_text(&key)).unwrap_or_default())
     }
 
@@ -149,7 +162,7 @@ impl SwarmBackend for Swarm {
     }
 
     async fn cluster(&self) -> SwarmResult<Cluster> {
-        let view = self.view()?;
+        let view = self.view().await?;
         view.the_cluster().map(|cluster| Cluster::clone(cluster)).ok_or_else(|| not_found("cluster", &"default"))
     }
 
@@ -168,14 +181,14 @@ impl SwarmBackend for Swarm {
     }
 
     async fn nodes(&self, filter: NodeFilter) -> SwarmResult<Vec<Node>> {
-        let manager = self.manager()?;
+        let manager = self.led_manager().await?;
         let mut nodes = all(&manager.shared().view(), |node| filter.matches(node));
         nodes.iter_mut().for_each(|node| manager.fill_manager_status(node));
         Ok(nodes)
     }
 
     async fn node(&self, id: &NodeId) -> SwarmResult<Node> {
-        let manager = self.manager()?;
+        let manager = self.led_manager().await?;
         let mut node: Node = one(&manager.shared().view(), id, "node")?;
         manager.fill_manager_status(&mut node);
         Ok(node)
@@ -194,11 +207,11 @@ impl SwarmBackend for Swarm {
     }
 
     async fn services(&self, filter: ServiceFilter) -> SwarmResult<Vec<Service>> {
-        Ok(all(&self.view()?, |service| filter.matches(service)))
+        Ok(all(&self.view().await?, |service| filter.matches(service)))
     }
 
     async fn service(&self, id: &ServiceId, defaults: InsertDefaults) -> SwarmResult<Service> {
-        let mut service: Service = one(&self.view()?, id, "service")?;
+        let mut service: Service = one(&self.view().await?, id, "service")?;
         if defaults == InsertDefaults::Yes {
             service.spec = manager::with_defaults(service.spec);
         }
@@ -231,7 +244,7 @@ impl SwarmBackend for Swarm {
     }
 
     async fn service_statuses(&self, ids: &[ServiceId]) -> SwarmResult<Vec<ServiceTaskCounts>> {
-        let view = self.view()?;
+        let view = self.view().await?;
         let count = |id: &ServiceId| {
             let counts = manager::service_counts(&view, id)?;
             Some(ServiceTaskCounts {
@@ -245,7 +258,7 @@ impl SwarmBackend for Swarm {
     }
 
     async fn tasks(&self, filter: TaskFilter) -> SwarmResult<Vec<Task>> {
-        let view = self.view()?;
+        let view = self.view().await?;
         let wanted = |task: &Task| filter.matches(task) && (!filter.up_to_date || convert::is_up_to_date(&view, task));
         if filter.service_ids.is_empty() {
             return Ok(all(&view, wanted));
@@ -255,16 +268,16 @@ impl SwarmBackend for Swarm {
     }
 
     async fn task(&self, id: &TaskId) -> SwarmResult<Task> {
-        one(&self.view()?, id, "task")
+        one(&self.view().await?, id, "task")
     }
 
     async fn secrets(&self, filter: ObjectFilter) -> SwarmResult<Vec<Secret>> {
-        let found = all(&self.view()?, |secret: &Secret| !secret.internal && filter.matches_secret(secret));
+        let found = all(&self.view().await?, |secret: &Secret| !secret.internal && filter.matches_secret(secret));
         Ok(found.into_iter().map(without_data).collect())
     }
 
     async fn secret(&self, id: &SecretId) -> SwarmResult<Secret> {
-        one(&self.view()?, id, "secret").map(without_data)
+        one(&self.view().await?, id, "secret").map(without_data)
     }
 
     async fn create_secret(&self, spec: SecretSpec) -> SwarmResult<SecretId> {
@@ -280,11 +293,11 @@ impl SwarmBackend for Swarm {
     }
 
     async fn configs(&self, filter: ObjectFilter) -> SwarmResult<Vec<Config>> {
-        Ok(all(&self.view()?, |config| filter.matches_config(config)))
+        Ok(all(&self.view().await?, |config| filter.matches_config(config)))
     }
 
     async fn config(&self, id: &ConfigId) -> SwarmResult<Config> {
-        one(&self.view()?, id, "config")
+        one(&self.view().await?, id, "config")
     }
 
     async fn create_config(&self, spec: ConfigSpec) -> SwarmResult<ConfigId> {
@@ -300,11 +313,11 @@ impl SwarmBackend for Swarm {
     }
 
     async fn networks(&self, filter: ObjectFilter) -> SwarmResult<Vec<Network>> {
-        Ok(all(&self.view()?, |network| filter.matches_network(network)))
+        Ok(all(&self.present_view()?, |network| filter.matches_network(network)))
     }
 
     async fn network(&self, id: &NetworkId) -> SwarmResult<Network> {
-        one(&self.view()?, id, "network")
+        one(&self.present_view()?, id, "network")
     }
 
     async fn create_network(&self, _: NetworkSpec) -> SwarmResult<NetworkId> {
@@ -313,7 +326,7 @@ impl SwarmBackend for Swarm {
     }
 
     async fn remove_network(&self, id: &NetworkId) -> SwarmResult<()> {
-        let _: Network = one(&self.view()?, id, "network")?;
+        let _: Network = one(&self.view().await?, id, "network")?;
         Err(unimplemented("removing networks of the swarm"))
     }
 
@@ -322,7 +335,7 @@ impl SwarmBackend for Swarm {
         selector: LogSelector,
         options: LogOptions,
     ) -> SwarmResult<mpsc::Receiver<SwarmResult<LogMessage>>> {
-        logs::subscribe(&*self.manager()?, selector, options)
+        logs::subscribe(&*self.manager()?, selector, options).await
     }
 
     fn events(&self) -> mpsc::Receiver<SwarmEvent> {

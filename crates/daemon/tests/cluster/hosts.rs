@@ -200,7 +200,14 @@ impl Host {
     pub fn run_with(&mut self, more: &[&str]) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.place.join("log")).expect("a log");
         let mut command = self.inside(SKEP);
-        command.arg("daemon").args(&self.options).args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .arg("daemon")
+            .args(&self.options)
+            .arg("--debug")
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         self.daemon = Some(command.spawn().expect("the daemon starts"));
         until("an answer of the daemon", || {
             let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().ok().flatten());

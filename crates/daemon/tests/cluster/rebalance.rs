@@ -33,7 +33,9 @@ fn a_joined_machine_gets_its_share_by_itself() {
         client.join().expect("the client");
     });
     assert!(asked.into_inner() > 0);
-    assert_eq!((a.running(), b.running()), (3, 3));
+    for host in [a, b] {
+        host.until("ps -q", |out| out.lines().count() == 3);
+    }
     let told = a.docker("service ps dummy --no-trunc --format {{.CurrentState}}/{{.Error}}");
     assert!(told.contains("rebalance"), "the reason is told: {told}");
 }

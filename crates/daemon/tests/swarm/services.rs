@@ -113,3 +113,40 @@ fn a_published_port_that_is_taken_is_refused() {
     assert!(refused.err.contains("name conflicts with an existing object"), "{refused:?}");
     daemon.docker("swarm leave --force");
 }
+
+#[test]
+fn tasks_and_their_networks_are_shown_as_dockerd_shows_them() {
+    let daemon = swarm();
+    let port = daemon.port;
+    daemon.docker(&format!("service create -d --name web --publish {port}:9005 tiny-service"));
+    daemon.docker("service create -d --name quiet tiny-service");
+    daemon.until_replicas("web", "1/1");
+    daemon.until_replicas("quiet", "1/1");
+    let json = |line: &str| serde_json::from_str::<serde_json::Value>(&daemon.docker(line)).unwrap();
+    let container = |service: &str| {
+        let id = daemon.docker(&format!("ps -q --no-trunc --filter name={service}.1"));
+        json(&format!("inspect {}", id.trim()))[0].take()
+    };
+    let (web, quiet) = (container("web"), container("quiet"));
+    let networks = web["NetworkSettings"]["Networks"].as_object().unwrap();
+    assert_eq!(networks.keys().collect::<Vec<_>>(), ["ingress"]);
+    let address = networks["ingress"]["IPAddress"].as_str().unwrap();
+    assert!(address.starts_with("10.0.0."), "{networks:?}");
+    assert_eq!(networks["ingress"]["IPAMConfig"]["IPv4Address"], address);
+    assert_eq!(web["HostConfig"]["Isolation"], "default");
+    assert!(web["HostConfig"]["PortBindings"].as_object().unwrap().is_empty());
+    let networks = quiet["NetworkSettings"]["Networks"].as_object().unwrap();
+    assert_eq!(networks.keys().collect::<Vec<_>>(), ["bridge"]);
+    let ingress = json("network inspect ingress")[0].take();
+    let peers = ingress["Peers"].as_array().unwrap();
+    assert_eq!((peers.len(), &peers[0]["IP"]), (1, &serde_json::json!(host_address().to_string())));
+    let gateway = json("network inspect docker_gwbridge")[0].take();
+    let sandbox = web["NetworkSettings"]["SandboxID"].as_str().unwrap();
+    let name = &gateway["Containers"][web["Id"].as_str().unwrap()]["Name"];
+    assert_eq!(name, &format!("gateway_{}", &sandbox[..12]));
+    let service = json("service inspect quiet")[0].take();
+    assert_eq!(service["Endpoint"], serde_json::json!({"Spec": {}}));
+    assert_eq!(service["Spec"]["TaskTemplate"]["RestartPolicy"].get("Window"), None);
+    daemon.docker("service rm web quiet");
+    daemon.docker("swarm leave --force");
+}

@@ -18,6 +18,7 @@ mod stop;
 
 pub(crate) use self::exit::{EXIT_UNSEEN, unix_ns, wanted_at_open};
 pub(crate) use self::health::go_duration;
+pub(crate) use self::start::classify;
 
 use std::sync::Arc;
 
@@ -289,14 +290,11 @@ impl Owner {
 
     async fn pause(&mut self) -> Result<(), EngineError> {
         let id = &self.record.id;
-        let refused = |text: String| EngineError::conflict(format!("cannot pause container {id}: {text}"));
         match self.record.life.phase {
-            Phase::Paused => return Err(refused(format!("container {id} is already paused"))),
-            Phase::Restarting => {
-                return Err(refused(format!("container {id} is restarting, wait until the container is running")));
-            }
+            Phase::Paused => return Err(EngineError::conflict(format!("Container {id} is already paused"))),
+            Phase::Restarting => return Err(EngineError::restarting(id)),
             Phase::Running => {}
-            _ => return Err(refused(format!("container {id} is not running"))),
+            _ => return Err(EngineError::not_running(id)),
         }
         self.client()?
             .pause()
@@ -313,12 +311,13 @@ impl Owner {
     async fn unpause(&mut self) -> Result<(), EngineError> {
         let id = &self.record.id;
         if self.record.life.phase != Phase::Paused {
-            return Err(EngineError::conflict(format!("container {id} is not paused")));
+            // dockerd leaves it unclassified
+            return Err(EngineError::internal(format!("Container {id} is not paused")));
         }
         self.client()?
             .resume()
             .await
-            .map_err(|error| EngineError::internal(format!("cannot unpause container {id}: {error}")))?;
+            .map_err(|error| EngineError::internal(format!("Cannot unpause container {id}: {error}")))?;
         self.record.life.phase = Phase::Running;
         self.save_or_warn(Flush::Later).await;
         self.start_health();
@@ -336,7 +335,9 @@ impl Owner {
         if wanted == old {
             return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
         }
-        let new = self.engine.index.reserve(Some(wanted), &self.record.id)?;
+        let wrapped =
+            |error: EngineError| EngineError::new(error.kind(), format!("Error when allocating new name: {error}"));
+        let new = self.engine.index.reserve(Some(wanted), &self.record.id).map_err(wrapped)?;
         self.record.name = new;
         if let Err(error) = self.save(Flush::Wait).await {
             self.engine.index.release(&self.record.name, &self.record.id);

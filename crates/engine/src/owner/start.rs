@@ -58,6 +58,8 @@ impl Owner {
         self.record.life.restart_count += 1;
         if let Err(error) = self.start().await {
             tracing::warn!(container = %self.record.id, %error, "restart failed");
+            // what waits for the end of the run before sees this one; a user's failed start is no end, as in dockerd
+            self.exits += 1;
             self.restart_or_rest(Duration::ZERO).await;
         }
     }
@@ -75,7 +77,6 @@ impl Owner {
                 self.record.life.pid = 0;
                 self.save_or_warn(Flush::Later).await;
                 self.waiting_attachers.clear();
-                self.exits += 1;
                 self.publish();
                 Err(error)
             }
@@ -108,6 +109,7 @@ impl Owner {
     /// Mounts, network and files, side by side where they do not need each other.
     async fn prepare(&mut self) -> Result<Prepared, EngineError> {
         let engine = self.engine.clone();
+        self.record.life.ever_networked = true;
         launch::check_joined(&engine, &self.record)?;
         let request = launch::network_request(&engine, &self.record);
         let rootfs = async { engine.images.mount(&self.record.id).await.map_err(EngineError::from) };
@@ -173,26 +175,26 @@ fn create_failed(text: &str) -> EngineError {
     ))
 }
 
-/// dockerd's exit code for a failed start, and the kind of error that goes with it.
-fn classify(error: EngineError) -> (i64, EngineError) {
+/// The exit code of what could not be started, and the kind of error that goes with it: dockerd reads both from what the
+/// runtime says.
+pub(crate) fn classify(error: EngineError) -> (i64, EngineError) {
     let text = error.to_string();
     let lower = text.to_lowercase();
-    if !lower.contains("oci runtime") {
-        return (EXIT_UNKNOWN, error);
-    }
-    if lower.contains("permission denied") {
-        return (EXIT_NOT_INVOKED, EngineError::invalid(text));
-    }
+    let says = |part: &str| lower.contains(part);
     let not_found = ["executable file not found", "no such file or directory", "failed to run runc create/exec call"];
-    if not_found.iter().any(|part| lower.contains(part)) {
-        return (EXIT_NOT_FOUND, EngineError::invalid(text));
+    match () {
+        () if !says("oci runtime") => (EXIT_UNKNOWN, error),
+        () if says("permission denied") => (EXIT_NOT_INVOKED, EngineError::invalid(text)),
+        // the command line looks for the other words
+        () if says("is a directory") => (EXIT_NOT_INVOKED, EngineError::invalid(format!("{text}: permission denied"))),
+        () if says("not a directory") => {
+            let hint = "Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path \
+                        exists and is the expected type";
+            (EXIT_NOT_FOUND, EngineError::invalid(format!("{text}: {hint}")))
+        }
+        () if not_found.into_iter().any(says) => (EXIT_NOT_FOUND, EngineError::invalid(text)),
+        () => (EXIT_UNKNOWN, error),
     }
-    if lower.contains("not a directory") {
-        let hint = "Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is \
-                    the expected type";
-        return (EXIT_NOT_FOUND, EngineError::invalid(format!("{text}: {hint}")));
-    }
-    (EXIT_UNKNOWN, error)
 }
 
 #[cfg(test)]
@@ -207,7 +209,9 @@ mod tests {
         };
         check("exec: \"x\": executable file not found in $PATH", 127, ErrorKind::InvalidParameter);
         check("exec: \"/x\": stat /x: no such file or directory", 127, ErrorKind::InvalidParameter);
-        check("exec: \"/etc\": permission denied", 126, ErrorKind::InvalidParameter);
+        check("exec: \"/etc/passwd\": permission denied", 126, ErrorKind::InvalidParameter);
+        check("exec: \"/etc\": is a directory", 126, ErrorKind::InvalidParameter);
+        check("mount a onto b: not a directory", 127, ErrorKind::InvalidParameter);
         check("cgroup is full", 128, ErrorKind::Internal);
         assert_eq!(classify(EngineError::internal("no such file or directory")).0, 128);
     }

@@ -100,7 +100,7 @@ impl Owner {
         let id = self.record.id.clone();
         let sent = self.client()?.kill(signal).await;
         self.log_with("kill", &[("signal", signal.to_string())]);
-        sent.map_err(|error| EngineError::conflict(format!("cannot kill container: {id}: {error}")))
+        sent.map_err(|error| EngineError::conflict(format!("Cannot kill container {id}: {error}")))
     }
 
     /// A frozen container gets its signal when it goes on.
@@ -163,12 +163,12 @@ impl Owner {
     /// `docker kill`.
     pub(super) async fn kill(&mut self, text: Option<&str>) -> Result<(), EngineError> {
         let signal = match text.filter(|text| !text.is_empty()) {
-            Some(text) => signal::parse(text).map_err(|_| EngineError::invalid(format!("Invalid signal: {text}")))?,
+            Some(text) => signal::parse(text)?,
             None => Signal::SIGKILL as i32,
         };
         let id = self.record.id.clone();
         if !self.record.life.phase.has_process() {
-            return Err(EngineError::conflict(format!("cannot kill container: {id}: container {id} is not running")));
+            return Err(EngineError::not_running(&id));
         }
         let configured = &self.record.config.stop_signal;
         let ends = configured.is_empty() || signal == Signal::SIGKILL as i32 || signal == self.stop_signal();

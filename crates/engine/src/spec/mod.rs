@@ -43,7 +43,7 @@ pub const DEFAULT_SHM_SIZE: i64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// `--cap-add` or `--cap-drop`.
-    #[error("invalid capability: {0:?}")]
+    #[error("unknown capability: {0:?}")]
     UnknownCapability(String),
     /// `--user`.
     #[error("unable to find user {0}: no matching entries in passwd file")]

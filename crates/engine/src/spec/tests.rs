@@ -71,7 +71,7 @@ fn capabilities_of_dockerd() {
     }
     let mut wrong = input();
     wrong.cap_add = strings(&["NOPE"]);
-    assert_eq!(build(&wrong).unwrap_err().to_string(), "invalid capability: \"CAP_NOPE\"");
+    assert_eq!(build(&wrong).unwrap_err().to_string(), "unknown capability: \"CAP_NOPE\"");
 }
 
 #[test]

@@ -50,9 +50,18 @@ async fn programs_run_in_running_containers() {
     assert_eq!((shown.running, shown.exit_code, shown.container_id), (false, Some(3), id.clone()));
     let again = world.engine.exec_start(&exec_id, ExecStartRequest::default()).await.unwrap_err();
     assert_eq!(again.kind(), ErrorKind::Conflict);
-    let missing = world.engine.exec_create(&id, exec(&["nosuch"])).await.unwrap();
-    let error = world.engine.exec_start(&missing, ExecStartRequest::default()).await.unwrap_err().to_string();
-    assert!(error.contains("exec: \"nosuch\": executable file not found in $PATH"), "{error}");
+    let failed = "OCI runtime exec failed: exec failed: unable to start container process: ";
+    let nobody = ExecCreateRequest { user: "nosuch".into(), ..exec(&["true"]) };
+    for (wanted, code, expected) in [
+        (exec(&["nosuch"]), 127, format!("{failed}exec: \"nosuch\": executable file not found in $PATH: unknown")),
+        (exec(&["/etc"]), 126, format!("{failed}exec: \"/etc\": is a directory: unknown: permission denied")),
+        (nobody, 126, "unable to find user nosuch: no matching entries in passwd file".to_owned()),
+    ] {
+        let exec_id = world.engine.exec_create(&id, wanted).await.unwrap();
+        let error = world.engine.exec_start(&exec_id, ExecStartRequest::default()).await.unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(world.engine.exec_inspect(&exec_id).await.unwrap().exit_code, Some(code), "{expected}");
+    }
     world.remove(&id).await;
     world.assert_clean();
 }

@@ -66,6 +66,14 @@ async fn what_cannot_start_says_why() {
     assert!(error.contains("permission denied"), "{error}");
     assert_eq!(world.inspect(&id).await.state.exit_code, 126);
     world.remove(&id).await;
+    let id = world.create("lost", with_host(shell("true"), |host| host.network_mode = "nowhere".into())).await;
+    let error = world.engine.start(&id).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.to_string(), "failed to set up container networking: network nowhere not found");
+    let inspect = world.inspect(&id).await;
+    assert_eq!((inspect.state.exit_code, inspect.state.status.as_str()), (128, "created"));
+    assert!(inspect.network_settings.networks.unwrap().contains_key("nowhere"));
+    world.remove(&id).await;
     world.assert_clean();
 }
 
@@ -127,6 +135,12 @@ async fn auto_remove_and_force() {
     let removed = world.engine.wait(&id, WaitCondition::Removed).await.unwrap();
     world.engine.start(&id).await.unwrap();
     assert_eq!(patiently(removed).await.status_code, 4);
+    // one that cannot start goes too, and who waits for that hears its exit code and of no error
+    let id = world.create("never", with_host(request(&["nosuchprogram"]), |host| host.auto_remove = true)).await;
+    let removed = world.engine.wait(&id, WaitCondition::Removed).await.unwrap();
+    world.engine.start(&id).await.unwrap_err();
+    let removed = patiently(removed).await;
+    assert_eq!((removed.status_code, removed.error), (127, None));
     let id = world.run("busy", "sleep 1000").await;
     let error = world.engine.remove(&id, RemoveOptions::default()).await.unwrap_err();
     assert_eq!(

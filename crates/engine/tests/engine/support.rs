@@ -11,7 +11,7 @@ use std::time::Duration;
 use docker_types::container::{CreateRequest, HostConfig, Inspect, WaitResponse};
 use engine::{
     ContainerNetwork, CreateOptions, Engine, EngineConfig, EtcFiles, LogsOptions, NetworkBackend, NetworkEndpoint,
-    NetworkError, NetworkRequest, RemoveOptions, Shutdown, SizeMode, WaitCondition,
+    NetworkError, NetworkName, NetworkRequest, RemoveOptions, Shutdown, SizeMode, WaitCondition,
 };
 use image::{ImageStore, ProgressSender};
 use nix::mount::{MntFlags, umount2};
@@ -41,6 +41,12 @@ impl NetworkBackend for HostNetwork {
     async fn remove(&self, container_id: &str) -> Result<(), NetworkError> {
         self.0.lock().unwrap().remove(container_id);
         Ok(())
+    }
+
+    fn network(&self, term: &str) -> Option<NetworkName> {
+        let known = [("bridge", "b"), ("host", "h"), ("none", "n"), ("ingress", "i")];
+        let known = known.map(|(name, digit)| NetworkName { name: name.into(), id: digit.repeat(64) });
+        known.into_iter().find(|network| network.name == term || network.id == term)
     }
 
     fn get(&self, container_id: &str) -> Option<ContainerNetwork> {

@@ -2,7 +2,7 @@
 
 use docker_types::container_spec::{Mount, TmpfsOptions};
 use docker_types::volume::VolumeCreateRequest;
-use engine::{CreateOptions, ErrorKind, FileKind, SecretFile, TaskOptions};
+use engine::{CreateOptions, ErrorKind, FileKind, IngressAttachment, SecretFile, TaskOptions};
 
 use crate::support::{World, request, shell, with_host};
 
@@ -139,5 +139,29 @@ async fn the_inside_is_dockers() {
     assert!(listed[0].status.starts_with("Exited (0) "), "{}", listed[0].status);
     assert!(world.engine.list(Default::default()).await.unwrap().is_empty());
     world.remove(&id).await;
+    world.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_shown_on_the_ingress_network() {
+    let world = World::new().await;
+    let ingress = IngressAttachment { network_id: "i".repeat(64), address: "10.0.0.7/24".into(), ports: Vec::new() };
+    let task = TaskOptions { ingress: Some(ingress), files: Vec::new() };
+    let options = CreateOptions { platform: None, task: Some(task) };
+    let created = world.engine.create(Some("web.1.x"), shell("true"), options).await.unwrap();
+    let networks = world.inspect(&created.id).await.network_settings.networks.unwrap();
+    assert_eq!(networks.keys().collect::<Vec<_>>(), ["ingress"]);
+    let shown = &networks["ingress"];
+    assert_eq!(shown.network_id, "i".repeat(64));
+    assert_eq!(shown.ipam_config.as_ref().unwrap().ipv4_address, "10.0.0.7");
+    assert_eq!(shown.dns_names.as_deref().unwrap(), ["web.1.x", &created.id[..12]]);
+    world.remove(&created.id).await;
+    // one without a network of the swarm is on the default bridge
+    let task = TaskOptions { ingress: None, files: Vec::new() };
+    let options = CreateOptions { platform: None, task: Some(task) };
+    let created = world.engine.create(Some("job.1.x"), shell("true"), options).await.unwrap();
+    let networks = world.inspect(&created.id).await.network_settings.networks.unwrap();
+    assert_eq!(networks.keys().collect::<Vec<_>>(), ["bridge"]);
+    world.remove(&created.id).await;
     world.assert_clean();
 }

@@ -5,7 +5,7 @@ use model::{CaConfig, Cluster, ClusterSpec, EncryptionAlgorithm, EncryptionKey, 
 use store::StoreError;
 use tonic::Code;
 
-use super::Control;
+use super::LocalControl;
 use crate::blacklist;
 use crate::error::ControlError;
 use crate::writer::now;
@@ -26,9 +26,9 @@ pub struct KeyRotation {
     pub manager_unlock_key: bool,
 }
 
-impl Control {
+impl LocalControl {
     /// Replaces the cluster's spec, if `version` is the current one, and rotates what is asked for.
-    pub async fn update_cluster(
+    pub(crate) async fn update_cluster(
         &self,
         version: ObjectVersion,
         spec: ClusterSpec,

@@ -1,9 +1,13 @@
 //! Nodes: labels, availability, role; removal.
 
-use model::{Cluster, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, Task, TaskState};
+use consensus::Status as RaftStatus;
+use model::{
+    Cluster, ManagerStatus, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, RaftId, Reachability, Task,
+    TaskState,
+};
 use tonic::Code;
 
-use super::Control;
+use super::LocalControl;
 use crate::blacklist;
 use crate::error::ControlError;
 use crate::writer::now;
@@ -17,16 +21,24 @@ pub enum RemoveKind {
     Force,
 }
 
-impl Control {
+impl LocalControl {
     /// Replaces a node's spec, if `version` is the current one.
-    pub async fn update_node(&self, id: &NodeId, version: ObjectVersion, spec: NodeSpec) -> Result<(), ControlError> {
+    pub(crate) async fn update_node(
+        &self,
+        id: &NodeId,
+        version: ObjectVersion,
+        spec: NodeSpec,
+    ) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let stored = transaction.node(id).ok_or_else(|| ControlError::not_found("node", id))?;
             let mut node = Node::clone(stored);
             let demoted = node.spec.desired_role == NodeRole::Manager && spec.desired_role == NodeRole::Worker;
             let is_manager = |node: &Node| node.spec.desired_role == NodeRole::Manager;
-            if demoted && transaction.nodes().filter(|node| is_manager(node)).count() == 1 {
-                return Err(ControlError::precondition("attempting to demote the last manager of the swarm"));
+            if demoted {
+                if transaction.nodes().filter(|node| is_manager(node)).count() == 1 {
+                    return Err(ControlError::precondition("attempting to demote the last manager of the swarm"));
+                }
+                self.member_may_go(id)?;
             }
             node.meta.version = version;
             node.spec = spec;
@@ -37,10 +49,11 @@ impl Control {
 
     /// Removes a node that is down or, with force, any worker. Its tasks are orphaned, its certificate is refused from
     /// now on.
-    pub async fn remove_node(&self, id: &NodeId, kind: RemoveKind) -> Result<(), ControlError> {
+    pub(crate) async fn remove_node(&self, id: &NodeId, kind: RemoveKind) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let node = transaction.node(id).ok_or_else(|| ControlError::not_found("node", id))?.clone();
-            if node.spec.desired_role == NodeRole::Manager {
+            // One that was demoted a moment ago is a member still, and would stay one without a node.
+            if self.member(id).is_some() {
                 return Err(ControlError::precondition(format!(
                     "node {id} is a cluster manager and is a member of the raft cluster. \
                      It must be demoted to worker before removal"
@@ -66,4 +79,37 @@ impl Control {
         });
         written.await
     }
+
+    /// The raft identifier of a node that is a member of the group.
+    fn member(&self, id: &NodeId) -> Option<u64> {
+        let group = self.group();
+        group.members.values().find(|member| member.node_id == id.as_str()).map(|member| member.raft_id)
+    }
+
+    /// Whether the group keeps its quorum without this manager.
+    fn member_may_go(&self, id: &NodeId) -> Result<(), ControlError> {
+        let not_found = || ControlError::new(Code::NotFound, "can't find manager in raft memberlist");
+        let raft_id = self.member(id).ok_or_else(not_found)?;
+        if self.group().can_remove(raft_id) {
+            return Ok(());
+        }
+        let text = "can't remove member from the raft: this would result in a loss of quorum";
+        Err(ControlError::precondition(text))
+    }
+}
+
+/// Puts the live member list's view of a manager into its node object, as SwarmKit does when it is read.
+pub(crate) fn fill_manager_status(group: &RaftStatus, node: &mut Node) {
+    let Some(member) = group.members.values().find(|member| member.node_id == node.id.as_str()) else { return };
+    // Only the leader hears of all.
+    let reachable = match group.leader == group.raft_id {
+        true => group.is_reachable(member.raft_id),
+        false => member.raft_id == group.raft_id || group.leader != 0,
+    };
+    node.manager_status = Some(ManagerStatus {
+        raft_id: RaftId(member.raft_id),
+        addr: member.addr.clone(),
+        leader: group.leader == member.raft_id,
+        reachability: if reachable { Reachability::Reachable } else { Reachability::Unreachable },
+    });
 }

@@ -4,8 +4,8 @@ use model::{Config, ConfigId, ConfigSpec, ObjectVersion, Secret, SecretId, Secre
 use store::{RefTarget, StoreError, View};
 use tonic::Code;
 
-use super::Control;
-use super::names::check_secret_name;
+use super::LocalControl;
+use super::annotations::check_secret_name;
 use crate::error::ControlError;
 
 /// Largest secret, in bytes, plus one.
@@ -13,9 +13,9 @@ const SECRET_LIMIT: usize = 512_000;
 /// Largest config, in bytes, plus one.
 const CONFIG_LIMIT: usize = 1_024_000;
 
-impl Control {
+impl LocalControl {
     /// Creates a secret.
-    pub async fn create_secret(&self, spec: SecretSpec) -> Result<SecretId, ControlError> {
+    pub(crate) async fn create_secret(&self, spec: SecretSpec) -> Result<SecretId, ControlError> {
         check_secret_name(&spec.annotations.name)?;
         match &spec.driver {
             Some(driver) if driver.name.is_empty() => {
@@ -40,7 +40,7 @@ impl Control {
     }
 
     /// Changes a secret's labels.
-    pub async fn update_secret(
+    pub(crate) async fn update_secret(
         &self,
         id: &SecretId,
         version: ObjectVersion,
@@ -62,7 +62,7 @@ impl Control {
     }
 
     /// Removes a secret that no service uses.
-    pub async fn remove_secret(&self, id: &SecretId) -> Result<(), ControlError> {
+    pub(crate) async fn remove_secret(&self, id: &SecretId) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let gone = || ControlError::new(Code::NotFound, format!("could not find secret {id}"));
             let secret = transaction.secret(id).ok_or_else(gone)?.clone();
@@ -73,7 +73,7 @@ impl Control {
     }
 
     /// Creates a config.
-    pub async fn create_config(&self, spec: ConfigSpec) -> Result<ConfigId, ControlError> {
+    pub(crate) async fn create_config(&self, spec: ConfigSpec) -> Result<ConfigId, ControlError> {
         check_secret_name(&spec.annotations.name)?;
         if spec.data.is_empty() || spec.data.len() >= CONFIG_LIMIT {
             let text = "config data must be larger than 0 and less than 1024000 bytes";
@@ -88,7 +88,7 @@ impl Control {
     }
 
     /// Changes a config's labels.
-    pub async fn update_config(
+    pub(crate) async fn update_config(
         &self,
         id: &ConfigId,
         version: ObjectVersion,
@@ -110,7 +110,7 @@ impl Control {
     }
 
     /// Removes a config that no service uses.
-    pub async fn remove_config(&self, id: &ConfigId) -> Result<(), ControlError> {
+    pub(crate) async fn remove_config(&self, id: &ConfigId) -> Result<(), ControlError> {
         let written = self.writer.write(|transaction| {
             let gone = || ControlError::new(Code::NotFound, format!("could not find config {id}"));
             let config = transaction.config(id).ok_or_else(gone)?.clone();

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    ConfigId, JobIteration, JobStatus, ObjectVersion, PublishMode, SecretId, Service, ServiceId, ServiceMode,
-    ServiceSpec, SpecVersion, TaskRuntime, TaskState, UpdateState, UpdateStatus,
+    ConfigId, JobIteration, JobStatus, NodeState, ObjectVersion, PublishMode, SecretId, Service, ServiceId,
+    ServiceMode, ServiceSpec, SpecVersion, Task, TaskRuntime, TaskState, UpdateState, UpdateStatus,
 };
 use store::{StoreError, View};
 use tonic::Code;
 
-use super::Control;
+use super::LocalControl;
 use super::validate::check_service_spec;
 use crate::error::ControlError;
 use crate::writer::now;
@@ -35,9 +35,9 @@ pub enum UpdateKind {
     Rollback,
 }
 
-impl Control {
+impl LocalControl {
     /// Creates a service and returns it as it is committed.
-    pub async fn create_service(&self, spec: ServiceSpec) -> Result<Arc<Service>, ControlError> {
+    pub(crate) async fn create_service(&self, spec: ServiceSpec) -> Result<Arc<Service>, ControlError> {
         check_service_spec(&spec)?;
         let id = ServiceId::from(identity::random_id());
         self.writer
@@ -60,7 +60,7 @@ impl Control {
     }
 
     /// Replaces the spec of a service, if `version` is the current one, or swaps it with the previous spec.
-    pub async fn update_service(
+    pub(crate) async fn update_service(
         &self,
         id: &ServiceId,
         version: ObjectVersion,
@@ -92,7 +92,7 @@ impl Control {
     }
 
     /// Removes a service; its tasks follow.
-    pub async fn remove_service(&self, id: &ServiceId) -> Result<(), ControlError> {
+    pub(crate) async fn remove_service(&self, id: &ServiceId) -> Result<(), ControlError> {
         self.writer
             .write(|transaction| transaction.remove::<Service>(id).map_err(|_| ControlError::not_found("service", id)))
             .await
@@ -225,6 +225,13 @@ fn missing(kind: &str, names: Vec<&str>) -> Result<(), ControlError> {
     }
 }
 
+/// Whether the task was replaced because nobody hears of its node any more: what it was seen to do last is no news.
+/// SwarmKit counts it as running for ever.
+fn is_written_off(view: &View, task: &Task) -> bool {
+    let node = task.node_id.as_ref().and_then(|id| view.node(id));
+    task.desired_state > TaskState::Running && node.is_none_or(|node| node.status.state == NodeState::Down)
+}
+
 /// SwarmKit's `ListServiceStatuses` for one service.
 pub fn service_counts(view: &View, id: &ServiceId) -> Option<ServiceCounts> {
     let service = view.service(id)?;
@@ -240,7 +247,7 @@ pub fn service_counts(view: &View, id: &ServiceId) -> Option<ServiceCounts> {
         if iteration.is_some() && task.job_iteration != iteration {
             continue;
         }
-        if task.status.state == TaskState::Running {
+        if task.status.state == TaskState::Running && !is_written_off(view, task) {
             counts.running_tasks += 1;
         }
         if iteration.is_some() && task.status.state == TaskState::Complete {

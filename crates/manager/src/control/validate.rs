@@ -8,7 +8,7 @@ use model::{
 };
 use tonic::Code;
 
-use super::names::check_dns_name;
+use super::annotations::check_dns_name;
 use crate::error::ControlError;
 
 /// Smallest share of a processor: 0.001.

@@ -19,7 +19,7 @@ use tonic::{Code, Request, Status};
 
 use super::{Dispatcher, DispatcherService, ManagerIdentity, host_of};
 use crate::caller::Caller;
-use crate::test_support::{assigned_task, change_task, cluster, create, leading_writer, node};
+use crate::test_support::{assigned_task, caller, change_task, cluster, create, leading_writer, node};
 use crate::writer::Writer;
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -67,14 +67,7 @@ impl Fixture {
     }
 
     async fn try_agent(&self, id: &str, session_id: &str) -> Result<Agent, Status> {
-        let caller = Caller {
-            node_id: id.into(),
-            role: Some(model::NodeRole::Worker),
-            cluster_id: "cluster".into(),
-            address: Some("10.0.1.7".into()),
-            forwarded_by: None,
-            local: false,
-        };
+        let caller = caller(id);
         let service = self.service();
         let hostname = format!("host-{id}");
         let description = Some(p::NodeDescription { hostname, ..Default::default() });

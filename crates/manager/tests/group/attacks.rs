@@ -206,10 +206,10 @@ async fn what_others_were_issued_is_of_no_use() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demoted_managers_certificate_opens_nothing_any_more() {
     let scene = scene().await;
-    // It was promoted and is demoted before and after it renews.
-    let former = Member::join(&scene.leader.addr, &scene.leader.tokens().1).await;
+    let peer = Peer::join(&scene.leader, "28.5.2+skep.test").await;
+    let former = &peer.member;
     assert_eq!(former.role(), NodeRole::Manager);
-    leader(&[&scene.leader, &scene.follower]).await.set_role(&former.node_id, NodeRole::Worker).await;
+    leader(&[&scene.leader, &scene.follower, &peer]).await.set_role(&former.node_id, NodeRole::Worker).await;
     until("the demotion", async || scene.leader.node(&former.node_id).filter(|node| node.role == NodeRole::Worker))
         .await;
     for addr in scene.addresses() {
@@ -227,6 +227,7 @@ async fn a_demoted_managers_certificate_opens_nothing_any_more() {
     let renew = identity::CertificateRequest::Renew { credentials: &former.credentials };
     let granted = identity::request_certificate(&remotes, renew).await.unwrap();
     assert_eq!(granted.credential.identity().role, NodeRole::Worker);
+    peer.kill().await;
     scene.end().await;
 }
 

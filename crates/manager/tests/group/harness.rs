@@ -213,6 +213,14 @@ impl Peer {
 
     /// Says what a node is to be, on the leader.
     pub(crate) async fn set_role(&self, id: &NodeId, desired_role: NodeRole) {
+        // The leader must have heard of the others before it lets one go.
+        until("the group to be well", async || {
+            let status = self.manager.status();
+            let status = status.borrow();
+            let member = status.members.values().find(|member| member.node_id == id.as_str());
+            member.is_some_and(|member| status.can_remove(member.raft_id)).then_some(())
+        })
+        .await;
         let node = self.node(id).unwrap();
         let spec = model::NodeSpec { desired_role, ..node.spec.clone() };
         self.manager.control().update_node(id, node.meta.version, spec).await.unwrap();

@@ -1,6 +1,7 @@
 //! Groups of managers over loopback TCP: joining, forwarding, loss of the leader, roles.
 
 mod attacks;
+mod control;
 mod harness;
 
 use harness::{LONG, Member, Peer, leader, until};

@@ -13,9 +13,9 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use manager::Manager;
 use model::{
-    ContainerSpec, ContainerStatus, EncryptionKey, EngineDescription, Node, NodeDescription, Platform, PortConfig,
-    PortStatus, ReplicatedService, Resources, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskRuntime, TaskSpec,
-    TaskState,
+    ContainerSpec, ContainerStatus, EncryptionKey, EngineDescription, Node, NodeDescription, Platform,
+    PluginDescription, PortConfig, PortStatus, ReplicatedService, Resources, ServiceId, ServiceMode, ServiceSpec, Task,
+    TaskId, TaskRuntime, TaskSpec, TaskState,
 };
 use node::{InitRequest, NodeConfig, SwarmNode};
 use tokio::sync::watch;
@@ -39,6 +39,16 @@ struct FakeController {
     end: watch::Receiver<bool>,
 }
 
+/// An engine that can run tasks with published ports.
+fn engine() -> EngineDescription {
+    let overlay = PluginDescription { kind: "Network".to_owned(), name: "overlay".to_owned() };
+    EngineDescription {
+        engine_version: "28.5.2+skep".to_owned(),
+        plugins: vec![overlay],
+        ..EngineDescription::default()
+    }
+}
+
 #[async_trait]
 impl Executor for FakeExecutor {
     async fn describe(&self) -> Result<NodeDescription, ExecutorError> {
@@ -46,10 +56,7 @@ impl Executor for FakeExecutor {
             hostname: "one".to_owned(),
             platform: Some(Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() }),
             resources: Some(Resources { nano_cpus: 2_000_000_000, memory_bytes: 1 << 30, generic: Vec::new() }),
-            engine: Some(EngineDescription {
-                engine_version: "28.5.2+skep".to_owned(),
-                ..EngineDescription::default()
-            }),
+            engine: Some(engine()),
             ..NodeDescription::default()
         })
     }

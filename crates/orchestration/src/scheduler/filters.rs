@@ -120,6 +120,20 @@ impl Demands {
             && self.generic.iter().all(generic_fits)
     }
 
+    /// Whether the node has the resources and host ports.
+    pub(super) fn room_fits(&self, info: &NodeInfo) -> bool {
+        self.resources_fit(info) && self.host_ports_fit(info)
+    }
+
+    /// Whether the same nodes come into question, but for the maximum for a node and volumes.
+    pub(super) fn same_nodes(&self, other: &Self) -> bool {
+        self.nano_cpus == other.nano_cpus
+            && self.memory_bytes == other.memory_bytes
+            && self.fixed == other.fixed
+            && self.generic == other.generic
+            && self.host_ports == other.host_ports
+    }
+
     pub(super) fn host_ports_fit(&self, info: &NodeInfo) -> bool {
         self.host_ports.iter().all(|port| !info.host_ports.contains_key(port))
     }

@@ -1,9 +1,11 @@
 //! Finds nodes for the tasks of one group: tasks of one service and spec version, which all demand the same.
 //!
-//! Without preferences, nodes that have no task of the service yet are taken from the class in the order of load, one by
-//! one; only when they are used up is a heap of all fitting nodes made. With preferences, all fitting nodes are put into a
-//! tree, one level for each preference, with a heap at each leaf.
+//! Nodes that have no task of the service yet are taken from a leaf of the class (without preferences it has only one) in
+//! the order of load, one by one; only when they are used up is a heap made of the others that were come across. Between
+//! leaves, the branch with the fewest tasks of the service comes first, level by level. So a group costs what its service
+//! has of tasks and the tree of branches; the number of nodes does not matter.
 
+use super::classes::Rank;
 use super::constraint::{ENGINE_LABEL_PREFIX, NODE_LABEL_PREFIX, engine_label, node_label};
 use super::filters::{Demands, Filter, Rejections, is_ready};
 use super::nodes::{Index, NodeInfo, NodeSet, ServiceSlot, VersionedService};
@@ -40,17 +42,16 @@ impl Context<'_> {
         Reverse((failures, self.tasks_of_service(nodes, info.index), info.active_tasks, info.tie, info.index))
     }
 
-    /// Whether what runs on a member of the class leaves room.
+    /// Whether what runs on a node leaves room.
     pub(super) fn has_room(&self, nodes: &NodeSet, uses: &VolumeUses, info: &NodeInfo) -> bool {
-        self.demands.resources_fit(info)
-            && self.demands.host_ports_fit(info)
+        self.demands.room_fits(info)
             && (self.demands.max_replicas == 0 || self.demands.replicas_fit(self.tasks_of_service(nodes, info.index)))
             && (self.demands.volumes.is_empty() || uses.choose(self.view, info, &self.demands.volumes).is_some())
     }
 
     /// The first filter that turns the node down.
     pub(super) fn rejection(&self, nodes: &NodeSet, uses: &VolumeUses, info: &NodeInfo) -> Option<Filter> {
-        let fixed = nodes.filter(self.class);
+        let fixed = nodes.class_at(self.class).filter();
         let checks: [(Filter, &dyn Fn() -> bool); 8] = [
             (Filter::Ready, &|| is_ready(&info.node)),
             (Filter::Resource, &|| self.demands.resources_fit(info)),
@@ -78,35 +79,89 @@ impl Context<'_> {
     }
 }
 
-/// Picks nodes one after the other.
-pub(super) enum Picker {
-    /// Members without a task of the service, by load; the rank of the last one looked at.
-    Stream(Option<(u32, u64, Index)>),
-    /// All fitting nodes.
+/// How far a leaf was gone through.
+enum Leaf {
+    /// Members without a task of the service: the last one looked at, and those that come after all others.
+    Stream { after: Option<Rank>, later: Vec<Index> },
+    /// All fitting ones.
     Heap(BinaryHeap<Key>),
-    /// All fitting nodes under the preferences' labels.
-    Tree(Tree),
+}
+
+/// A branch with several below it.
+type Open = BTreeSet<(u32, u64, usize)>;
+
+/// Picks nodes one after the other. Branches are those of the class.
+pub(super) struct Picker {
+    /// Active tasks of the service below each branch, where there are any.
+    tasks: BTreeMap<usize, u32>,
+    /// Below each branch that was come across: those that may have room, by tasks and a random number.
+    open: BTreeMap<usize, Open>,
+    leaves: BTreeMap<usize, Leaf>,
+    /// From the root to the leaf of the last pick, with the random number of each.
+    path: Vec<(usize, u64)>,
+    rng: Rng,
 }
 
 impl Picker {
-    pub(super) fn new(
-        context: &Context<'_>,
-        nodes: &NodeSet,
-        uses: &VolumeUses,
-        preferences: &[Spread],
-        rng: &mut Rng,
-    ) -> Self {
-        if preferences.is_empty() {
-            Self::Stream(None)
-        } else {
-            Self::Tree(Tree::new(context, nodes, uses, preferences, rng))
+    pub(super) fn new(context: &Context<'_>, nodes: &NodeSet, rng: &mut Rng) -> Self {
+        let class = nodes.class_at(context.class);
+        let mut tasks = BTreeMap::new();
+        if class.has_spreads() {
+            for (index, count) in nodes.nodes_of_service(context.slot) {
+                class.path_up(index).for_each(|at| *tasks.entry(at).or_insert(0) += count);
+            }
         }
+        let (open, leaves) = (BTreeMap::new(), BTreeMap::new());
+        Self { tasks, open, leaves, path: Vec::new(), rng: Rng::new(rng.next_u64()) }
     }
 
     /// The best node for the next task; `None`: there is none, not for any task of the group.
     pub(super) fn next(&mut self, context: &Context<'_>, nodes: &mut NodeSet, uses: &VolumeUses) -> Option<Index> {
-        if let Self::Stream(after) = self {
-            while let Some(rank) = nodes.next_member(context.class, *after) {
+        self.path.clear();
+        self.pick(context, nodes, uses, (0, 0))
+    }
+
+    /// The depth is the number of preferences (see [`PREFERENCE_LIMIT`]).
+    fn pick(
+        &mut self,
+        context: &Context<'_>,
+        nodes: &mut NodeSet,
+        uses: &VolumeUses,
+        step: (usize, u64),
+    ) -> Option<Index> {
+        let at = step.0;
+        self.path.push(step);
+        if !self.open.contains_key(&at) {
+            let children = nodes.class_at(context.class).children(at);
+            let tasks = |child| self.tasks.get(&child).copied().unwrap_or(0);
+            let open: Open = children.map(|child| (tasks(child), self.rng.next_u64(), child)).collect();
+            if open.is_empty() {
+                return self.pick_in_leaf(context, nodes, uses, at);
+            }
+            self.open.insert(at, open);
+        }
+        while let Some(&child) = self.open.get(&at).and_then(Open::first) {
+            if let Some(index) = self.pick(context, nodes, uses, (child.2, child.1)) {
+                return Some(index);
+            }
+            self.path.pop();
+            if let Some(open) = self.open.get_mut(&at) {
+                open.remove(&child);
+            }
+        }
+        None
+    }
+
+    fn pick_in_leaf(
+        &mut self,
+        context: &Context<'_>,
+        nodes: &mut NodeSet,
+        uses: &VolumeUses,
+        at: usize,
+    ) -> Option<Index> {
+        let leaf = self.leaves.entry(at).or_insert_with(|| Leaf::Stream { after: None, later: Vec::new() });
+        if let Leaf::Stream { after, later } = leaf {
+            while let Some(rank) = nodes.next_member(context.class, at, *after) {
                 *after = Some(rank);
                 let info = nodes.info(rank.2);
                 if context.tasks_of_service(nodes, rank.2) == 0
@@ -115,25 +170,37 @@ impl Picker {
                 {
                     return Some(rank.2);
                 }
+                later.push(rank.2);
             }
-            let fitting = nodes.members(context.class).filter(|info| context.has_room(nodes, uses, info));
-            *self = Self::Heap(fitting.map(|info| context.key(nodes, info)).collect());
+            let fitting = later.iter().map(|&index| nodes.info(index));
+            let fitting = fitting.filter(|info| context.has_room(nodes, uses, info));
+            *leaf = Leaf::Heap(fitting.map(|info| context.key(nodes, info)).collect());
         }
-        match self {
-            Self::Stream(_) => None,
-            Self::Heap(heap) => heap.pop().map(|Reverse(key)| key.4),
-            Self::Tree(tree) => tree.next(),
+        match leaf {
+            Leaf::Stream { .. } => None,
+            Leaf::Heap(heap) => heap.pop().map(|Reverse(key)| key.4),
         }
     }
 
     /// The node of the last [`Self::next`] got the task.
     pub(super) fn assigned(&mut self, context: &Context<'_>, nodes: &NodeSet, uses: &VolumeUses, index: Index) {
-        let info = nodes.info(index);
-        let key = context.has_room(nodes, uses, info).then(|| context.key(nodes, info));
-        match self {
-            Self::Stream(_) => {}
-            Self::Heap(heap) => heap.extend(key),
-            Self::Tree(tree) => tree.assigned(key),
+        for step in 1..self.path.len() {
+            let (parent, (at, tie)) = (self.path[step - 1].0, self.path[step]);
+            let tasks = self.tasks.entry(at).or_insert(0);
+            *tasks += 1;
+            if let Some(open) = self.open.get_mut(&parent) {
+                open.remove(&(*tasks - 1, tie, at));
+                open.insert((*tasks, tie, at));
+            }
+        }
+        let leaf = self.path.last().and_then(|(leaf, _)| self.leaves.get_mut(leaf));
+        match leaf {
+            Some(Leaf::Stream { later, .. }) => later.push(index),
+            Some(Leaf::Heap(heap)) => {
+                let info = nodes.info(index);
+                heap.extend(context.has_room(nodes, uses, info).then(|| context.key(nodes, info)));
+            }
+            None => {}
         }
     }
 }
@@ -159,99 +226,6 @@ impl Spread {
         match self {
             Self::NodeLabel(name) => node_label(node, name),
             Self::EngineLabel(name) => engine_label(node, name),
-        }
-    }
-}
-
-/// One label value at one level.
-#[derive(Default)]
-struct Branch {
-    /// Active tasks of the service below.
-    tasks: u32,
-    /// Decides between equals.
-    tie: u64,
-    children: BTreeMap<String, usize>,
-    /// Children that may have room, the one with the fewest tasks first.
-    open: BTreeSet<(u32, u64, usize)>,
-    /// The nodes, at the last level.
-    heap: BinaryHeap<Key>,
-}
-
-/// Branches; the first is the root.
-pub(super) struct Tree {
-    branches: Vec<Branch>,
-    /// From the root to the leaf of the last pick.
-    path: Vec<usize>,
-}
-
-impl Tree {
-    fn new(context: &Context<'_>, nodes: &NodeSet, uses: &VolumeUses, preferences: &[Spread], rng: &mut Rng) -> Self {
-        let mut tree = Self { branches: vec![Branch::default()], path: Vec::new() };
-        for info in nodes.iter() {
-            let tasks = context.tasks_of_service(nodes, info.index);
-            let mut at = 0;
-            tree.branches[at].tasks += tasks;
-            for preference in preferences {
-                at = tree.child(at, preference.value(&info.node), rng);
-                tree.branches[at].tasks += tasks;
-            }
-            if nodes.is_member(context.class, info.index) && context.has_room(nodes, uses, info) {
-                tree.branches[at].heap.push(context.key(nodes, info));
-            }
-        }
-        for at in 0..tree.branches.len() {
-            let children = tree.branches[at].children.values();
-            tree.branches[at].open = children.map(|&child| tree.standing(child)).collect();
-        }
-        tree
-    }
-
-    fn child(&mut self, at: usize, value: &str, rng: &mut Rng) -> usize {
-        if let Some(&child) = self.branches[at].children.get(value) {
-            return child;
-        }
-        let child = self.branches.len();
-        self.branches.push(Branch { tie: rng.next_u64(), ..Default::default() });
-        self.branches[at].children.insert(value.to_owned(), child);
-        child
-    }
-
-    fn standing(&self, at: usize) -> (u32, u64, usize) {
-        (self.branches[at].tasks, self.branches[at].tie, at)
-    }
-
-    fn next(&mut self) -> Option<Index> {
-        self.path.clear();
-        self.pick(0)
-    }
-
-    /// The depth is the number of preferences (see [`PREFERENCE_LIMIT`]).
-    fn pick(&mut self, at: usize) -> Option<Index> {
-        self.path.push(at);
-        if self.branches[at].children.is_empty() {
-            return self.branches[at].heap.pop().map(|Reverse(key)| key.4);
-        }
-        while let Some(&child) = self.branches[at].open.first() {
-            if let Some(index) = self.pick(child.2) {
-                return Some(index);
-            }
-            self.path.pop();
-            self.branches[at].open.remove(&child);
-        }
-        None
-    }
-
-    fn assigned(&mut self, key: Option<Key>) {
-        for step in 1..self.path.len() {
-            let (parent, at) = (self.path[step - 1], self.path[step]);
-            let standing = self.standing(at);
-            self.branches[parent].open.remove(&standing);
-            self.branches[at].tasks += 1;
-            let standing = self.standing(at);
-            self.branches[parent].open.insert(standing);
-        }
-        if let Some(&leaf) = self.path.last() {
-            self.branches[leaf].heap.extend(key);
         }
     }
 }

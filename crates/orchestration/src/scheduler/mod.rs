@@ -4,11 +4,14 @@
 //! are. Tasks that no node can take stay in the queue with the reason in their status, and are tried again when a node or
 //! what runs on it has changed.
 
+mod classes;
 pub mod constraint;
 mod filters;
 pub mod generic;
 mod group;
 mod nodes;
+#[cfg(test)]
+mod properties;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -227,7 +230,7 @@ impl Scheduler {
         let Some(index) = task.node_id.as_ref().and_then(|node| self.nodes.index(node)) else { return };
         let demands = Demands::of(&task);
         let service = versioned_service(&task);
-        let class = self.nodes.class(&demands.fixed);
+        let class = self.nodes.class(&demands, &[]);
         let slot = service.as_ref().map(|(id, _)| self.nodes.service_slot(id));
         let context = Context { view, demands: &demands, service: service.as_ref(), slot, class, now };
         let rejection = context.rejection(&self.nodes, &self.uses, self.nodes.info(index));
@@ -263,10 +266,10 @@ impl Scheduler {
             return;
         }
         let service = versioned_service(&first);
-        let class = self.nodes.class(&demands.fixed);
+        let class = self.nodes.class(&demands, &preferences(&first));
         let slot = service.as_ref().map(|(id, _)| self.nodes.service_slot(id));
         let context = Context { view, demands: &demands, service: service.as_ref(), slot, class, now };
-        let mut picker = Picker::new(&context, &self.nodes, &self.uses, &preferences(&first), &mut self.rng);
+        let mut picker = Picker::new(&context, &self.nodes, &mut self.rng);
         let mut tasks = tasks.into_values();
         let mut unplaced = None;
         for task in tasks.by_ref() {

@@ -1,15 +1,14 @@
-//! What runs on each node, kept up to date task by task, and classes: nodes that meet the same fixed demands, ordered by
-//! how many tasks they have, so that a placement need not look at every node.
+//! What runs on each node, kept up to date task by task.
 
-use super::filters::{FixedDemands, FixedFilter, host_ports, reservations};
+use super::classes::{Class, Classes, Rank};
+use super::filters::{Demands, host_ports, reservations};
 use super::generic;
+use super::group::Spread;
 use model::{GenericResource, Node, NodeId, PortProtocol, ServiceId, SpecVersion, Task, TaskId, TaskState, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use stdx::Rng;
 
-/// How many classes are kept; the one that was not asked for the longest gives way.
-pub(super) const CLASS_LIMIT: usize = 32;
 /// From how many recent failures on a node is avoided.
 pub(super) const FAILURE_LIMIT: usize = 5;
 /// How long a failure counts.
@@ -23,8 +22,6 @@ pub(super) type Index = u32;
 pub(super) type ServiceSlot = usize;
 /// A service in one version of its spec.
 pub(super) type VersionedService = (ServiceId, Option<SpecVersion>);
-/// Where a node stands in a class: active tasks, a random number against ties, the node.
-type Rank = (u32, u64, Index);
 
 /// A task's identifier with its first bytes as a number in front, so that most comparisons in a large map touch no other
 /// memory. The order is the identifier's.
@@ -130,37 +127,6 @@ fn same_usage(a: &Task, b: &Task) -> bool {
         && host_ports(a).eq(host_ports(b))
 }
 
-/// Nodes that meet the same fixed demands.
-#[derive(Clone, Debug)]
-struct Class {
-    filter: FixedFilter,
-    members: BTreeSet<Rank>,
-    /// By index: under how many tasks the member stands. At most what it really has (see [`NodeSet::next_member`]).
-    standing: Vec<Option<u32>>,
-    last_used: u64,
-}
-
-impl Class {
-    fn set(&mut self, info: &NodeInfo, is_member: bool) {
-        let place = info.index as usize;
-        if self.standing.len() <= place {
-            self.standing.resize(place + 1, None);
-        }
-        if let Some(tasks) = self.standing[place].take() {
-            self.members.remove(&(tasks, info.tie, info.index));
-        }
-        if is_member {
-            self.standing[place] = Some(info.active_tasks);
-            self.members.insert((info.active_tasks, info.tie, info.index));
-        }
-    }
-
-    fn update(&mut self, info: &NodeInfo) {
-        let is_member = self.filter.passes(&info.node);
-        self.set(info, is_member);
-    }
-}
-
 /// All nodes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NodeSet {
@@ -174,8 +140,7 @@ pub(super) struct NodeSet {
     free_services: Vec<ServiceSlot>,
     /// Tasks that hold something, as they were counted.
     tasks: BTreeMap<TaskKey, Arc<Task>>,
-    classes: Vec<(FixedDemands, Class)>,
-    uses: u64,
+    classes: Classes,
 }
 
 impl NodeSet {
@@ -228,13 +193,13 @@ impl NodeSet {
 
     fn update_classes(&mut self, index: Index) {
         let info = self.nodes[index as usize].as_ref().expect("the caller has put it there");
-        self.classes.iter_mut().for_each(|(_, class)| class.update(info));
+        self.classes.iter_mut().for_each(|class| class.update(info));
     }
 
     pub(super) fn remove(&mut self, id: &NodeId) {
         let Some(index) = self.by_id.remove(id) else { return };
         let info = self.nodes[index as usize].take().expect("a known identifier has a node");
-        self.classes.iter_mut().for_each(|(_, class)| class.set(&info, false));
+        self.classes.iter_mut().for_each(|class| class.remove(&info));
         for nodes in &mut self.by_service {
             nodes.remove(&index);
         }
@@ -282,26 +247,20 @@ impl NodeSet {
         let Some(index) = task.node_id.as_ref().and_then(|id| self.index(id)) else { return };
         let info = self.info_mut(index);
         info.remove(task);
-        if !is_active(task) {
-            return;
-        }
-        info.active_tasks -= 1;
-        let slot = task.service_id.as_ref().and_then(|service| self.services.get(service)).copied();
-        if let Some(nodes) = slot.map(|slot| &mut self.by_service[slot])
-            && let Some(count) = nodes.get_mut(&index)
-        {
-            *count -= 1;
-            if *count == 0 {
-                nodes.remove(&index);
+        if is_active(task) {
+            info.active_tasks -= 1;
+            let slot = task.service_id.as_ref().and_then(|service| self.services.get(service)).copied();
+            if let Some(nodes) = slot.map(|slot| &mut self.by_service[slot])
+                && let Some(count) = nodes.get_mut(&index)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    nodes.remove(&index);
+                }
             }
         }
-        // Members may stand too low, never too high: this keeps the search for the least loaded right.
         let info = self.nodes[index as usize].as_ref().expect("it was there above");
-        for (_, class) in &mut self.classes {
-            if class.standing.get(index as usize).copied().flatten().is_some_and(|tasks| tasks > info.active_tasks) {
-                class.set(info, true);
-            }
-        }
+        self.classes.iter_mut().for_each(|class| class.freed(info));
     }
 
     /// Where the service's counts are.
@@ -344,56 +303,23 @@ impl NodeSet {
         }
     }
 
-    /// The class of nodes that meet `demands`: its place until the next call.
-    pub(super) fn class(&mut self, demands: &FixedDemands) -> usize {
-        self.uses += 1;
-        let found = self.classes.iter().position(|(key, _)| key == demands);
-        let place = found.unwrap_or_else(|| self.new_class(demands));
-        self.classes[place].1.last_used = self.uses;
-        place
+    /// The class of nodes for `demands` and preferences: its place until the next call.
+    pub(super) fn class(&mut self, demands: &Demands, spreads: &[Spread]) -> usize {
+        self.classes.place(demands, spreads, &self.nodes)
     }
 
-    fn new_class(&mut self, demands: &FixedDemands) -> usize {
-        let empty = BTreeSet::new();
-        let mut class = Class { filter: demands.filter(), members: empty, standing: Vec::new(), last_used: 0 };
-        self.iter().for_each(|info| class.update(info));
-        if self.classes.len() == CLASS_LIMIT {
-            let oldest = (0..CLASS_LIMIT).min_by_key(|&place| self.classes[place].1.last_used).unwrap_or(0);
-            self.classes[oldest] = (demands.clone(), class);
-            return oldest;
-        }
-        self.classes.push((demands.clone(), class));
-        self.classes.len() - 1
+    /// What is at a place.
+    pub(super) fn class_at(&self, place: usize) -> &Class {
+        self.classes.get(place)
     }
 
-    /// The member of a class after `after` in the order of load. Members that got tasks since they were last looked at
-    /// stand too low; they are moved up here, so an assignment costs nothing in the classes that nobody asks.
-    pub(super) fn next_member(&mut self, class: usize, after: Option<Rank>) -> Option<Rank> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let mut from = after.map_or(Included((0, 0, 0)), Excluded);
-        loop {
-            let class = &mut self.classes[class].1;
-            let rank = *class.members.range((from, Unbounded)).next()?;
-            let info = self.nodes[rank.2 as usize].as_ref().expect("removed nodes are taken out of every class");
-            if info.active_tasks == rank.0 {
-                return Some(rank);
-            }
-            class.set(info, true);
-            from = Excluded(rank);
-        }
+    /// The member of a class's leaf after `after`, in the order of load.
+    pub(super) fn next_member(&mut self, class: usize, leaf: usize, after: Option<Rank>) -> Option<Rank> {
+        self.classes.get_mut(class).next_member(&self.nodes, leaf, after)
     }
 
-    /// All members of a class, in the order of load as it was last looked at.
-    pub(super) fn members(&self, class: usize) -> impl Iterator<Item = &NodeInfo> {
-        self.classes[class].1.members.iter().map(|rank| self.info(rank.2))
-    }
-
-    /// Whether a node is a member.
-    pub(super) fn is_member(&self, class: usize, index: Index) -> bool {
-        self.classes[class].1.standing.get(index as usize).is_some_and(Option::is_some)
-    }
-
-    pub(super) fn filter(&self, class: usize) -> &FixedFilter {
-        &self.classes[class].1.filter
+    /// The nodes with active tasks of the service, and how many.
+    pub(super) fn nodes_of_service(&self, slot: Option<ServiceSlot>) -> impl Iterator<Item = (Index, u32)> + '_ {
+        slot.into_iter().flat_map(|slot| self.by_service[slot].iter().map(|(&index, &count)| (index, count)))
     }
 }

@@ -73,7 +73,8 @@ impl Scheduler {
         let asked = Task { spec: service.spec.task.clone(), spec_version: service.spec_version, ..(**first).clone() };
         let demands = Demands::of(&asked);
         let versioned = versioned_service(&asked);
-        let class = self.nodes.class(&demands.fixed);
+        let spreads = preferences(&asked);
+        let class = self.nodes.class(&demands, &spreads);
         let slot = Some(self.nodes.service_slot(&service.id));
         let context = Context { view, demands: &demands, service: versioned.as_ref(), slot, class, now };
         let mut places: BTreeMap<Index, &Arc<Task>> = BTreeMap::new();
@@ -92,7 +93,6 @@ impl Scheduler {
         let count = |nodes: &NodeSet, index: Index| {
             nodes.tasks_of_service(slot, index).saturating_sub(uncounted.get(&index).copied().unwrap_or(0))
         };
-        let spreads = preferences(&asked);
         let most = places.keys().map(|&index| count(&self.nodes, index)).max().unwrap_or(0);
         if spreads.is_empty() && most < LEAST_DIFFERENCE {
             return Better::Even;
@@ -117,7 +117,7 @@ impl Branches<'_> {
                 at = self.child(at, spread.value(&info.node));
                 self.all[at].tasks += tasks;
             }
-            if nodes.is_member(class, info.index) {
+            if nodes.class_at(class).is_eligible(info.index) {
                 self.all[at].members.push((tasks, info.active_tasks, info.tie, info.index));
             }
         }

@@ -5,15 +5,15 @@ use model::*;
 use store::Transaction;
 
 /// A scheduler and the view it writes to.
-struct Bench {
+pub(super) struct Bench {
     scheduler: Scheduler,
-    view: View,
+    pub(super) view: View,
     now: Timestamp,
     events: Vec<Event>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Timestamp { seconds: 10_000, nanos: 0 };
         Self { scheduler: Scheduler::new(1), view: View::new(), now, events: Vec::new() }
     }
@@ -25,7 +25,7 @@ impl Bench {
         bench
     }
 
-    fn put(&mut self, object: impl Into<Object>) {
+    pub(super) fn put(&mut self, object: impl Into<Object>) {
         let object = object.into();
         let mut transaction = Transaction::new(&self.view);
         if transaction.update(object.clone()).is_err() {
@@ -34,13 +34,13 @@ impl Bench {
         self.events.extend(self.view.apply(&transaction.finish()).unwrap());
     }
 
-    fn remove(&mut self, object: impl Into<Object>) {
+    pub(super) fn remove(&mut self, object: impl Into<Object>) {
         let events = self.view.apply(&[Action::Remove(object.into())]).unwrap();
         self.events.extend(events);
     }
 
     /// Plans until nothing is written any more.
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         for _ in 0..10 {
             let events = std::mem::take(&mut self.events);
             let plan = self.scheduler.plan(&self.view, &events, self.now);
@@ -52,11 +52,11 @@ impl Bench {
         panic!("the scheduler does not come to rest");
     }
 
-    fn task(&self, id: &str) -> &Task {
+    pub(super) fn task(&self, id: &str) -> &Task {
         self.view.task(&id.into()).unwrap()
     }
 
-    fn edit_task(&mut self, id: &str, edit: impl FnOnce(&mut Task)) {
+    pub(super) fn edit_task(&mut self, id: &str, edit: impl FnOnce(&mut Task)) {
         let mut task = self.task(id).clone();
         edit(&mut task);
         self.put(task);
@@ -90,7 +90,7 @@ impl Bench {
     }
 }
 
-fn node(id: &str) -> Node {
+pub(super) fn node(id: &str) -> Node {
     let resources = Resources { nano_cpus: 4_000_000_000, memory_bytes: 8 << 30, generic: Vec::new() };
     let description = NodeDescription {
         resources: Some(resources),
@@ -102,7 +102,7 @@ fn node(id: &str) -> Node {
     node
 }
 
-fn task(id: &str, service: &str) -> Task {
+pub(super) fn task(id: &str, service: &str) -> Task {
     let mut task = Task { id: id.into(), service_id: Some(service.into()), ..Default::default() };
     task.spec_version = Some(SpecVersion(1));
     task.desired_state = TaskState::Running;

@@ -272,32 +272,38 @@ fn the_maximum_for_a_node_is_never_exceeded() {
 
 #[test]
 fn a_host_port_that_is_taken_forbids_a_move() {
-    let mut sim = Sim::new(1);
+    let mut sim = Sim::new(0);
     sim.starts_first = true;
-    let port =
-        PortConfig { publish_mode: PublishMode::Host, published_port: 80, target_port: 80, ..Default::default() };
-    let publish = |service: &mut Service| {
-        service.spec.endpoint = Some(EndpointSpec { ports: vec![port.clone()], ..Default::default() });
+    let in_zone = |id: &str, zone: &str| {
+        let mut node = node(id);
+        node.spec.annotations.labels.insert("zone".into(), zone.into());
+        node
     };
-    let mut other = replicated(1, "ok");
-    other.id = "t".into();
-    other.spec.annotations.name = "t".into();
-    publish(&mut other);
+    let publish = |mut service: Service| {
+        let port =
+            PortConfig { publish_mode: PublishMode::Host, published_port: 80, target_port: 80, ..Default::default() };
+        service.spec.endpoint = Some(EndpointSpec { ports: vec![port], ..Default::default() });
+        service
+    };
+    ["n1", "n2"].into_iter().for_each(|id| sim.put(in_zone(id, "east")));
+    let mut service = publish(with_label(replicated(2, "ok"), SWITCH_LABEL, "auto"));
+    edit_task_spec(&mut service.spec, |task| {
+        let spread = Some(SpreadOver { spread_descriptor: "node.labels.zone".into() });
+        task.placement = Some(Placement { preferences: vec![PlacementPreference { spread }], ..Default::default() });
+    });
+    sim.put(service);
+    sim.run(20);
+    let mut other = publish(replicated(1, "ok"));
+    (other.id, other.spec.annotations.name) = ("t".into(), "t".into());
     sim.put(other);
-    let mut service = with_label(replicated(2, "ok"), SWITCH_LABEL, "auto");
-    service.spec.annotations.labels.insert(DELAY_LABEL.into(), "0".into());
-    sim.put(service);
-    sim.run(20);
-    assert_eq!(spread(&sim), [2]);
-    join(&mut sim, "n2");
-    sim.run(20);
-    assert_eq!(spread(&sim), [1, 1], "a service without ports moves");
-    let mut service = (*sim.service("s")).clone();
-    publish(&mut service);
-    service.spec_version = Some(SpecVersion(service.meta.version.0));
-    sim.put(service);
-    sim.run(120);
-    assert_eq!(spread(&sim), [0, 1], "n1 has no room for it, and nothing is moved to where it cannot be");
+    sim.put(in_zone("n3", "west"));
+    sim.run(60);
+    assert_eq!((spread(&sim), hold(&sim)), (vec![1, 1, 0], Some(Hold::NoRoom)));
+    let other = sim.view.service(&"t".into()).unwrap().clone();
+    sim.remove((*other).clone());
+    sim.run(60);
+    let found = spread(&sim);
+    assert_eq!((found[0] + found[1], found[2], hold(&sim)), (1, 1, None));
 }
 
 #[test]
@@ -599,7 +605,22 @@ fn a_slot_that_is_over_is_not_moved_on() {
 }
 
 #[test]
-fn a_replacement_that_is_refused_or_too_slow_is_given_up() {
+fn a_replacement_that_its_node_refuses_is_given_up() {
+    let mut sim = uneven(2, 1, "ok");
+    join(&mut sim, "n2");
+    let new = until_under_way(&mut sim);
+    // As if its addresses had taken time, and the node had been paused meanwhile.
+    sim.edit_node("n2", |node| node.spec.availability = NodeAvailability::Pause);
+    sim.edit_task(&new.id, |task| task.status = TaskStatus { state: TaskState::Pending, ..Default::default() });
+    sim.run(1);
+    let new = sim.view.task(&new.id).unwrap();
+    let text = "rebalance given up: its node has no room any more";
+    assert_eq!((new.status.state, new.status.err.as_str()), (TaskState::Shutdown, text));
+    assert_eq!(spread(&sim), [2, 0]);
+}
+
+#[test]
+fn a_replacement_that_is_too_slow_is_given_up() {
     let mut sim = uneven(2, 1, "ok");
     sim.silent.insert("n2".into());
     join(&mut sim, "n2");
