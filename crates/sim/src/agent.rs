@@ -398,6 +398,10 @@ impl Agent {
 
     fn report(&mut self, ctx: &mut Ctx, machine: &mut Machinery, id: &TaskId, status: TaskStatus, task: &Task) {
         machine.put(ctx, self.host, id, Some(Task { status: status.clone(), ..task.clone() }));
+        if status.state > TaskState::Running {
+            // An end must be on the disk before it is told, or the task would come back to life after a crash.
+            machine.write();
+        }
         self.sequence += 1;
         self.unsent.insert(id.clone(), self.sequence);
         self.known.insert(id.clone(), status);

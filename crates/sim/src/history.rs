@@ -260,6 +260,15 @@ impl History {
                 self.give_up(&node.id)
             }
             Event::Remove(Object::Node(node)) => self.give_up(&node.id),
+            // A node that takes tasks again gets its task of a global service at once, as in SwarmKit, whether or not
+            // the former one has stopped.
+            Event::Update { old: Object::Node(old), new: Object::Node(node) }
+                if old.spec.availability != node.spec.availability =>
+            {
+                let tasks = self.newest.tasks_of_node(&node.id).filter(|task| task.slot == 0);
+                let tasks: Vec<_> = tasks.map(|task| task.id.clone()).collect();
+                self.given_up.extend(tasks);
+            }
             _ => {}
         }
         if let Some(Object::Service(service)) = event.after() {

@@ -4,6 +4,7 @@ use consensus::StepError;
 use consensus::core::{Committed, Delivery, Output, Payload, SnapshotDue};
 use manager::core::{Proposal, decode_actions, encode_snapshot};
 use prost::Message;
+use store::{Event, Object};
 
 use super::*;
 use crate::calls::Answer;
@@ -86,9 +87,12 @@ impl Manager {
         self.digest.take(&events);
         self.applied = entry.index;
         let place = (entry.index, entry.term);
+        if entry.index > ctx.history.last_index() {
+            note_events(ctx, entry.index, &events);
+        }
         ctx.history.applied(self.host, place, number, &events, (&self.view, self.digest));
         self.dispatch.observe(&self.view, &events);
-        if self.leading.is_ready() && events.iter().any(|event| matches!(event.object(), store::Object::Node(_))) {
+        if self.leading.is_ready() && events.iter().any(|event| matches!(event.object(), Object::Node(_))) {
             self.leading.roles_changed();
         }
         while let Some(waiter) = self.waiters.pop_front_if(|waiter| waiter.index <= entry.index) {
@@ -187,8 +191,11 @@ impl Manager {
 
     /// Sends once to somebody whose address only others know.
     fn send_stray(&mut self, ctx: &mut Ctx, message: raftpb::Message) {
-        let asked = self.status().longest_active().or(Some(self.core.leader()));
-        let asked = asked.filter(|id| *id != self.core.raft_id());
+        let own = self.core.raft_id();
+        let members = &self.core.membership().members;
+        let others: Vec<_> = members.keys().filter(|id| **id != own).copied().collect();
+        let some = others.get(ctx.rng.below(others.len() as u64) as usize).copied();
+        let asked = self.status().longest_active().or(some);
         let member = asked.and_then(|id| self.core.membership().members.get(&id));
         if let Some(host) = member.and_then(|member| host_at(&member.addr)) {
             ctx.send(self.host, host, Packet::Resolve { message: Box::new(message) });
@@ -218,6 +225,33 @@ impl Manager {
         }
         self.rotation = None;
         self.disk.forget_old_key();
+    }
+}
+
+/// What a new entry changes, for the trace.
+fn note_events(ctx: &mut Ctx, index: u64, events: &[Event]) {
+    for event in events {
+        match (event, event.object()) {
+            (Event::Remove(_), object) => ctx.note(format_args!("{index}: {:?} is removed", object.id())),
+            (_, Object::Task(task)) => {
+                let (state, desired) = (task.status.state, task.desired_state);
+                let (service, node) = (task.service_id.as_ref(), task.node_id.as_ref());
+                let (slot, version) = (task.slot, task.spec_version);
+                ctx.note(format_args!(
+                    "{index}: {} of {service:?}.{slot} {version:?} on {node:?} is {state:?}, to be {desired:?}",
+                    task.id
+                ));
+            }
+            (_, Object::Node(node)) => {
+                let (state, role, availability) = (node.status.state, node.role, node.spec.availability);
+                ctx.note(format_args!("{index}: {} is {state:?}, {role:?}, {availability:?}", node.id));
+            }
+            (_, Object::Service(service)) => {
+                let (version, status) = (service.spec_version, service.update_status.as_ref().map(|it| it.state));
+                ctx.note(format_args!("{index}: {} {version:?} {:?} {status:?}", service.id, service.spec.mode));
+            }
+            _ => {}
+        }
     }
 }
 
