@@ -1,8 +1,9 @@
-//! Tasks of the project that are not the product: `cargo xtask tidy`, `cargo xtask vm`.
+//! Tasks of the project that are not the product: `cargo xtask tidy`, `cargo xtask sim`, `cargo xtask vm`.
 
 #![forbid(unsafe_code)]
 
 mod layers;
+mod sim;
 mod tidy;
 mod vm;
 mod vm_disk;
@@ -14,7 +15,8 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("tidy") => tidy::run(),
+        Some("sim") => sim::run(&args[1..]),
         Some("vm") => vm::run(&args[1..]),
-        _ => bail!("usage: cargo xtask tidy\n       {}", vm::USAGE),
+        _ => bail!("usage: cargo xtask tidy\n       {}\n       {}", sim::USAGE, vm::USAGE),
     }
 }

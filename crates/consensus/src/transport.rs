@@ -15,6 +15,7 @@ mod link;
 mod merge;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,11 +47,13 @@ pub(crate) struct Peers {
     dial: Arc<dyn Dial>,
     status: watch::Receiver<Status>,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
+    /// Messages to somebody whose address was not known.
+    strays: AtomicUsize,
 }
 
 impl Peers {
     pub(crate) fn new(dial: Arc<dyn Dial>, status: watch::Receiver<Status>) -> Self {
-        Self { dial, status, links: Mutex::new(BTreeMap::new()) }
+        Self { dial, status, links: Mutex::new(BTreeMap::new()), strays: AtomicUsize::new(0) }
     }
 
     /// Whether a member answers at its address.
@@ -85,7 +88,10 @@ impl Peers {
     async fn send_stray(&self, message: raftpb::Message) -> Result<(), SendError> {
         let asked = {
             let status = self.status.borrow();
+            // One after the other: the first may be gone for good.
+            let turn = self.strays.fetch_add(1, Ordering::Relaxed) % status.members.len().max(1);
             let known = status.members.keys().copied();
+            let known = known.clone().skip(turn).chain(known.take(turn));
             let mut ids = status.longest_active().into_iter().chain([status.leader]).chain(known);
             let id = ids.find(|id| *id != status.raft_id && status.members.contains_key(id));
             id.map(|id| (id, status.members[&id].addr.clone()))

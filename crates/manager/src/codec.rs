@@ -19,7 +19,7 @@ pub enum DecodeError {
 }
 
 /// Actions as they are proposed.
-pub(crate) fn encode_actions(actions: &[Action]) -> Vec<p::StoreAction> {
+pub fn encode_actions(actions: &[Action]) -> Vec<p::StoreAction> {
     actions.iter().map(encode_action).collect()
 }
 
@@ -40,7 +40,7 @@ fn encode_action(action: &Action) -> p::StoreAction {
 }
 
 /// Actions as they come out of the log.
-pub(crate) fn decode_actions(list: Vec<p::StoreAction>) -> Result<Vec<Action>, DecodeError> {
+pub fn decode_actions(list: Vec<p::StoreAction>) -> Result<Vec<Action>, DecodeError> {
     list.into_iter().map(decode_action).collect()
 }
 
@@ -71,7 +71,7 @@ fn decode_object(target: Target) -> Result<Object, ConvertError> {
 }
 
 /// A store as it stands in a raft snapshot.
-pub(crate) fn encode_snapshot(snapshot: &StoreSnapshot) -> p::StoreSnapshot {
+pub fn encode_snapshot(snapshot: &StoreSnapshot) -> p::StoreSnapshot {
     fn list<T: ToProto>(objects: &[Arc<T>]) -> Vec<T::Proto> {
         objects.iter().map(|object| object.to_proto()).collect()
     }
@@ -90,7 +90,7 @@ pub(crate) fn encode_snapshot(snapshot: &StoreSnapshot) -> p::StoreSnapshot {
 }
 
 /// A store out of a raft snapshot.
-pub(crate) fn decode_snapshot(snapshot: p::StoreSnapshot) -> Result<StoreSnapshot, ConvertError> {
+pub fn decode_snapshot(snapshot: p::StoreSnapshot) -> Result<StoreSnapshot, ConvertError> {
     fn list<T: FromProto>(objects: Vec<T::Proto>) -> Result<Vec<Arc<T>>, ConvertError> {
         objects.into_iter().map(|object| T::from_proto(object).map(Arc::new)).collect()
     }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use consensus::Status;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use model::{Node, NodeState, Timestamp};
+use model::{Node, NodeId, NodeState, Timestamp};
 use orchestration::leader::Leader;
+use store::{StoreError, Transaction, View};
 use tokio::sync::watch;
 
 use crate::dispatcher::Dispatcher;
@@ -40,9 +41,11 @@ pub(crate) struct LeaderLoop {
 impl LeaderLoop {
     /// Runs until raft ends.
     pub(crate) async fn run(mut self) {
-        while self.status.wait_for(|status| status.leading).await.is_ok() {
-            self.writer.begin();
-            match self.lead().await {
+        loop {
+            let Ok(term) = self.status.wait_for(|status| status.leading).await.map(|status| status.term) else {
+                return;
+            };
+            match self.lead(term).await {
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%error, "leadership ended"),
             }
@@ -56,7 +59,8 @@ impl LeaderLoop {
         }
     }
 
-    async fn lead(&mut self) -> Result<(), ControlError> {
+    async fn lead(&mut self, term: u64) -> Result<(), ControlError> {
+        self.writer.begin(term).await?;
         self.first_writes().await?;
         self.dispatcher.begin();
         self.ready.send_replace(true);
@@ -88,8 +92,9 @@ impl LeaderLoop {
                     () = until(deadline) => break,
                     // What is not taken stays in the set.
                     Some(settled) = under_way.next() => settled?,
-                    // Level-triggered: a missed change is seen at the next turn.
-                    lost = self.status.wait_for(|status| !status.leading) => {
+                    // Level-triggered: a missed change is seen at the next turn. Leadership may have been lost and won
+                    // again since, and others have written in between.
+                    lost = self.status.wait_for(|status| !status.leading || status.term != term) => {
                         return if lost.is_ok() { Ok(()) } else { Err(ControlError::lost_leadership()) };
                     }
                 }
@@ -105,23 +110,30 @@ impl LeaderLoop {
             };
             self.writer.write(|transaction| founding.write(transaction).map_err(ControlError::from)).await?;
         }
-        let view = self.writer.shared().view();
-        let known: Vec<_> = view.nodes().filter(|node| is_heard_of(node)).map(|node| node.id.clone()).collect();
+        let known = heard_of(&self.writer.shared().view());
         for ids in known.chunks(MAX_ACTIONS) {
-            let written = self.writer.write(|transaction| {
-                for id in ids {
-                    let Some(node) = transaction.node(id).filter(|node| is_heard_of(node)) else { continue };
-                    let mut node = Node::clone(node);
-                    node.status.state = NodeState::Unknown;
-                    node.status.message = UNKNOWN_MESSAGE.to_owned();
-                    transaction.update(node).map_err(ControlError::from)?;
-                }
-                Ok::<_, ControlError>(())
-            });
+            let written = self.writer.write(|transaction| write_unknown(transaction, ids).map_err(ControlError::from));
             written.await?;
         }
         Ok(())
     }
+}
+
+/// The nodes that a new leader must hear of anew.
+pub fn heard_of(view: &View) -> Vec<NodeId> {
+    view.nodes().filter(|node| is_heard_of(node)).map(|node| node.id.clone()).collect()
+}
+
+/// A new leader does not know whether these nodes are there.
+pub fn write_unknown(transaction: &mut Transaction, nodes: &[NodeId]) -> Result<(), StoreError> {
+    for id in nodes {
+        let Some(node) = transaction.node(id).filter(|node| is_heard_of(node)) else { continue };
+        let mut node = Node::clone(node);
+        node.status.state = NodeState::Unknown;
+        node.status.message = UNKNOWN_MESSAGE.to_owned();
+        transaction.update(node)?;
+    }
+    Ok(())
 }
 
 fn is_heard_of(node: &Node) -> bool {

@@ -47,13 +47,22 @@ mod timing;
 mod tuning;
 mod writer;
 
+/// What decides in this crate, without its loops: the simulation runs it on virtual time.
+pub mod core {
+    pub use crate::codec::{decode_actions, decode_snapshot, encode_actions, encode_snapshot};
+    pub use crate::dispatcher::core as dispatcher;
+    pub use crate::leader::{heard_of, write_unknown};
+    pub use crate::role_manager::{RolePlan, Step as RoleStep, plan as plan_roles, set_role};
+    pub use crate::writer::{MAX_ACTIONS, Proposal, Speculation, Stamp};
+}
+
 pub use caller::Caller;
 pub use codec::DecodeError;
 pub use control::{
     Control, KeyRotation, RemoveKind, ServiceCounts, UpdateKind, check_cluster_spec, service_counts, unlock_key,
     with_defaults,
 };
-pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity, core as dispatcher_core};
+pub use dispatcher::{Dispatcher, DispatcherService, ManagerIdentity};
 pub use error::ControlError;
 pub use founding::{Founding, default_cluster_spec};
 pub use joining::joining_routes;

@@ -54,8 +54,8 @@ impl StateMachine for StoreMachine {
 pub(crate) struct RaftLog(pub(crate) Arc<consensus::Handle>);
 
 impl Log for RaftLog {
-    fn propose(&self, request: p::InternalRaftRequest) -> BoxFuture<'static, Result<(), LostLeadership>> {
-        let proposed = self.0.propose(&request);
+    fn propose(&self, term: u64, request: p::InternalRaftRequest) -> BoxFuture<'static, Result<(), LostLeadership>> {
+        let proposed = self.0.propose_in_term(term, &request);
         Box::pin(async move {
             match proposed.await {
                 Ok(Ok(_)) => Ok(()),

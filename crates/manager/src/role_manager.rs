@@ -27,26 +27,36 @@ const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// The node's role is this from now on, if `desired` still is.
-    SetRole { node: NodeId, desired: NodeRole },
+    SetRole {
+        /// Which node.
+        node: NodeId,
+        /// What it is to be.
+        desired: NodeRole,
+    },
     /// This member leaves the group.
-    Remove { raft_id: u64, node: String },
+    Remove {
+        /// Its number.
+        raft_id: u64,
+        /// Its node.
+        node: String,
+    },
     /// This manager is to go: another is to lead first.
     HandOver,
 }
 
 /// What roles need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RolePlan {
+pub struct RolePlan {
     /// At most one of them changes the group: the next is planned when it has.
-    pub(crate) steps: Vec<Step>,
+    pub steps: Vec<Step>,
     /// Members that are to go and cannot yet, since too few would be left.
-    pub(crate) waiting: Vec<String>,
+    pub waiting: Vec<String>,
 }
 
 /// What roles need next.
-pub(crate) fn plan(view: &View, group: &RaftStatus) -> RolePlan {
+pub fn plan(view: &View, group: &RaftStatus) -> RolePlan {
     let mut plan = RolePlan::default();
     let member_of = |node: &Node| group.members.values().any(|member| member.node_id == node.id.as_str());
     for node in view.nodes() {
@@ -154,7 +164,8 @@ async fn take(writer: &Writer, raft: &consensus::Handle, step: &Step) -> Result<
     }
 }
 
-fn set_role(transaction: &mut store::Transaction, id: &NodeId, desired: NodeRole) -> Result<(), ControlError> {
+/// Makes a node what it is to be, if that is still so.
+pub fn set_role(transaction: &mut store::Transaction, id: &NodeId, desired: NodeRole) -> Result<(), ControlError> {
     let Some(stored) = transaction.node(id) else { return Ok(()) };
     if stored.spec.desired_role != desired || stored.role == desired {
         return Ok(());

@@ -18,7 +18,7 @@ use crate::writer::{Log, LostLeadership, Writer};
 struct InstantLog(Mutex<(u64, StoreMachine)>);
 
 impl Log for InstantLog {
-    fn propose(&self, request: p::InternalRaftRequest) -> BoxFuture<'static, Result<(), LostLeadership>> {
+    fn propose(&self, _: u64, request: p::InternalRaftRequest) -> BoxFuture<'static, Result<(), LostLeadership>> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.0 += 1;
         let index = held.0;
@@ -32,11 +32,11 @@ impl Log for InstantLog {
 }
 
 /// A leading writer on an empty store.
-pub(crate) fn leading_writer() -> Arc<Writer> {
+pub(crate) async fn leading_writer() -> Arc<Writer> {
     let shared = Arc::new(Shared::default());
     let log = InstantLog(Mutex::new((10, StoreMachine::new(shared.clone()))));
     let writer = Arc::new(Writer::new(shared, Arc::new(log), 0));
-    writer.begin();
+    writer.begin(1).await.unwrap();
     writer
 }
 

@@ -4,20 +4,22 @@
 //! Invariants: proposals reach the log in the order in which they changed the speculative view; a version is given to
 //! one proposal only; when leadership is lost the speculative view is thrown away and every waiter is told.
 
+mod speculation;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
-use model::{ObjectVersion, Timestamp};
-use store::{Action, Event, Transaction, View, stamp};
+use model::Timestamp;
+use store::{Action, Event, Transaction, View};
 use swarm_proto::swarmkit as p;
 use tokio::sync::Notify;
 
-use crate::codec::encode_actions;
 use crate::error::ControlError;
 use crate::shared::Shared;
+pub use speculation::{Proposal, Speculation, Stamp};
 
 /// Largest transaction in actions; SwarmKit's limit for one entry.
-pub(crate) const MAX_ACTIONS: usize = 200;
+pub const MAX_ACTIONS: usize = 200;
 
 /// Leadership was lost before the entry was committed.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +27,9 @@ pub struct LostLeadership;
 
 /// The raft log as the writer needs it; `consensus` behind it, a fake in tests.
 pub trait Log: Send + Sync + 'static {
-    /// Appends a request after all that were given before; ready when it is committed and applied on this manager.
-    fn propose(&self, request: p::InternalRaftRequest) -> BoxFuture<'static, Result<(), LostLeadership>>;
+    /// Appends a request after all that were given before, unless `term` is over; ready when it is committed and applied
+    /// on this manager.
+    fn propose(&self, term: u64, request: p::InternalRaftRequest) -> BoxFuture<'static, Result<(), LostLeadership>>;
     /// The last index that this manager knows to be in its log.
     fn last_index(&self) -> u64;
 }
@@ -35,19 +38,8 @@ pub trait Log: Send + Sync + 'static {
 pub struct Writer {
     shared: Arc<Shared>,
     log: Arc<dyn Log>,
-    speculative: Mutex<Speculative>,
+    speculation: Mutex<Speculation>,
     wake_planner: Notify,
-}
-
-struct Speculative {
-    view: View,
-    /// What changed since the planner looked last.
-    events: Vec<Event>,
-    next_version: u64,
-    next_request: u64,
-    leading: bool,
-    /// Grows whenever the view is thrown away: proposals of an older epoch do not concern it.
-    epoch: u64,
 }
 
 /// A proposal under way.
@@ -58,19 +50,12 @@ pub(crate) struct Pending {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, log: Arc<dyn Log>, first_request: u64) -> Self {
-        let speculative = Speculative {
-            view: View::new(),
-            events: Vec::new(),
-            next_version: 0,
-            next_request: first_request,
-            leading: false,
-            epoch: 0,
-        };
-        Self { shared, log, speculative: Mutex::new(speculative), wake_planner: Notify::new() }
+        let speculation = Mutex::new(Speculation::new(first_request));
+        Self { shared, log, speculation, wake_planner: Notify::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Speculative> {
-        self.speculative.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Speculation> {
+        self.speculation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The committed state and who watches it.
@@ -78,30 +63,30 @@ impl Writer {
         &self.shared
     }
 
-    /// Starts to accept writes on top of what is committed. Called when this manager leads and has applied its log.
-    pub(crate) fn begin(&self) {
-        let mut speculative = self.lock();
-        speculative.view = self.shared.view();
-        speculative.events.clear();
-        speculative.next_version = self.log.last_index();
-        speculative.leading = true;
-        speculative.epoch += 1;
-        drop(speculative);
+    /// Starts to accept writes on top of what is committed. Called when this manager leads in `term` and has applied its
+    /// log.
+    pub(crate) async fn begin(&self, term: u64) -> Result<(), ControlError> {
+        // What an earlier turn proposed in this very term may still be on its way, if that turn did not end with the
+        // leadership. An empty request goes behind all of it.
+        let before = self.log.propose(term, p::InternalRaftRequest::default());
+        before.await.map_err(|LostLeadership| ControlError::lost_leadership())?;
+        self.lock().begin(term, self.shared.view(), self.log.last_index());
         self.wake_planner.notify_one();
+        Ok(())
     }
 
     /// Refuses writes from now on and throws the speculative view away.
     pub(crate) fn end(&self) {
-        let mut speculative = self.lock();
-        speculative.leading = false;
-        speculative.epoch += 1;
-        speculative.view = View::new();
-        speculative.events.clear();
+        self.lock().end();
     }
 
     /// Whether this manager accepts writes.
     pub fn is_leading(&self) -> bool {
-        self.lock().leading
+        self.lock().is_leading()
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp { last_index: self.log.last_index(), now: now() }
     }
 
     /// Runs `build` on the speculative view, proposes what it wrote and waits for the commit. A `build` that fails
@@ -125,20 +110,18 @@ impl Writer {
     where
         E: From<ControlError>,
     {
-        let mut speculative = self.lock();
-        if !speculative.leading {
-            return Err(ControlError::no_leader().into());
-        }
-        let mut transaction = Transaction::new(&speculative.view);
-        let value = build(&mut transaction)?;
-        let actions = transaction.finish();
-        if actions.is_empty() {
-            return Ok((value, None));
-        }
-        let pending = self.submit(&mut speculative, actions)?;
-        drop(speculative);
+        let mut speculation = self.lock();
+        let (value, proposal) = speculation.start(self.stamp(), build)?;
+        let Some(proposal) = proposal else { return Ok((value, None)) };
+        let pending = self.propose(proposal);
+        drop(speculation);
         self.wake_planner.notify_one();
         Ok((value, Some(pending)))
+    }
+
+    /// Called with the speculation locked, so that the log has the order of the view.
+    fn propose(&self, proposal: Proposal) -> Pending {
+        Pending { epoch: proposal.epoch, done: self.log.propose(proposal.term, proposal.request) }
     }
 
     /// Waits for a proposal; if it failed, the writer is set back to what is committed.
@@ -147,12 +130,9 @@ impl Writer {
         if done.await.is_ok() {
             return Ok(());
         }
-        let mut speculative = self.lock();
-        if speculative.epoch == epoch {
-            speculative.leading = false;
-            speculative.epoch += 1;
-            speculative.events.clear();
-        }
+        self.lock().failed(epoch);
+        // The leader's loop must begin anew, or nothing could be written until its next deadline.
+        self.wake_planner.notify_one();
         Err(ControlError::lost_leadership())
     }
 
@@ -161,37 +141,14 @@ impl Writer {
         &self,
         plan: impl FnOnce(&View, Vec<Event>) -> (Vec<Vec<Action>>, T),
     ) -> Result<(Vec<Pending>, T), ControlError> {
-        let mut speculative = self.lock();
-        if !speculative.leading {
-            return Err(ControlError::no_leader());
-        }
-        let events = std::mem::take(&mut speculative.events);
-        let view = speculative.view.clone();
-        let (batches, rest) = plan(&view, events);
-        drop(view);
-        let mut pending = Vec::new();
-        for batch in batches {
-            if !batch.is_empty() {
-                pending.push(self.submit(&mut speculative, batch)?);
-            }
-        }
-        Ok((pending, rest))
+        let mut speculation = self.lock();
+        let (proposals, rest) = speculation.plan(self.stamp(), plan)?;
+        Ok((proposals.into_iter().map(|proposal| self.propose(proposal)).collect(), rest))
     }
 
     /// Waits until something changed the speculative view since the last [`Self::plan`]. Cancel-safe.
     pub(crate) async fn changed(&self) {
         self.wake_planner.notified().await;
-    }
-
-    fn submit(&self, speculative: &mut Speculative, mut actions: Vec<Action>) -> Result<Pending, ControlError> {
-        let version = speculative.next_version.max(self.log.last_index());
-        stamp(&mut actions, ObjectVersion(version), now());
-        let events = speculative.view.apply(&actions)?;
-        speculative.next_version = version + 1;
-        speculative.events.extend(events);
-        speculative.next_request += 1;
-        let request = p::InternalRaftRequest { id: speculative.next_request, action: encode_actions(&actions) };
-        Ok(Pending { epoch: speculative.epoch, done: self.log.propose(request) })
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::dirty::meets_constraints;
 use crate::restart::{Restarts, Work};
 use crate::slots::{Slot, Slots, slots_of};
-use crate::tasks::{SlotKey, create, is_invalid, raise_desired};
+use crate::tasks::{SlotKey, is_invalid, raise_desired};
 use crate::updater::Updates;
 use model::{Node, NodeAvailability, NodeId, Service, Task, TaskState};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) fn takes_new_tasks(service: &Service, node: &Node) -> bool {
 
 /// Creates and shuts down tasks as nodes come and go, and hands the others to the updater. Paused nodes keep what they
 /// have, as it is.
-pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &Restarts, updates: &mut Updates, service: &Service) {
+pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &mut Restarts, updates: &mut Updates, service: &Service) {
     let Slots { mut updatable, .. } = slots_of(work.transaction, restarts, service);
     let nodes: Vec<Arc<Node>> =
         work.transaction.nodes().filter(|node| is_eligible(service, Some(node))).cloned().collect();
@@ -36,7 +36,7 @@ pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &Restarts, updates: &mut 
             Some(slot) => kept.push((key, slot)),
             None => {
                 let task = work.new_task(service, &key);
-                create(work.transaction, task);
+                restarts.create(work, service, &key, task);
             }
         }
     }

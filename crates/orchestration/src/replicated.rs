@@ -3,7 +3,7 @@
 use crate::moves::give_up_outdated;
 use crate::restart::{Restarts, Work};
 use crate::slots::{Slot, Slots, order_for_scale_down, slots_of, tasks_of_slot};
-use crate::tasks::{SlotKey, create, may_have_container, raise_desired};
+use crate::tasks::{SlotKey, may_have_container, raise_desired};
 use crate::updater::Updates;
 use model::{Service, ServiceMode, Task, TaskState};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ fn replicas(service: &Service) -> u64 {
 }
 
 /// Creates tasks for missing slots, gives up surplus ones, and hands the others to the updater.
-pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &Restarts, updates: &mut Updates, service: &Service) {
+pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &mut Restarts, updates: &mut Updates, service: &Service) {
     give_up_outdated(work, service);
     let wanted = usize::try_from(replicas(service)).unwrap_or(usize::MAX);
     let Slots { updatable, mut dead } = slots_of(work.transaction, restarts, service);
@@ -32,7 +32,7 @@ pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &Restarts, updates: &mut 
         }
         ordered
     } else {
-        add_tasks(work, service, &updatable, &mut dead, wanted);
+        add_tasks(work, restarts, service, &updatable, &mut dead, wanted);
         updatable.into_iter().collect()
     };
     delete_dead(work, dead);
@@ -43,6 +43,7 @@ pub(crate) fn reconcile(work: &mut Work<'_>, restarts: &Restarts, updates: &mut 
 /// The lowest free slot numbers get new tasks; dead slots that are used again keep their history.
 fn add_tasks(
     work: &mut Work<'_>,
+    restarts: &mut Restarts,
     service: &Service,
     used: &BTreeMap<SlotKey, Slot>,
     dead: &mut BTreeMap<SlotKey, Slot>,
@@ -52,7 +53,7 @@ fn add_tasks(
     for key in free.take(wanted.saturating_sub(used.len())) {
         dead.remove(&key);
         let task = work.new_task(service, &key);
-        create(work.transaction, task);
+        restarts.create(work, service, &key, task);
     }
 }
 

@@ -11,16 +11,19 @@
 //! Owned by [`crate::services::Services`]. The updater uses the same waiting starts for the tasks that it makes. All of it
 //! can be found again in the store: `Restarts::adopt`.
 
+use crate::dirty::is_task_dirty;
 use crate::global::shut_down_instead;
 use crate::moves::is_replacement;
 use crate::plan::Plan;
+use crate::slots::tasks_of_slot;
 use crate::tasks::{
     Mode, SlotKey, age, create, has_ended, is_on_invalid_node, may_have_container, new_task, new_task_id,
     raise_desired, slot_of,
 };
+use crate::updater::config;
 use model::{
     Duration, Node, NodeAvailability, NodeState, RestartCondition, RestartPolicy, Service, ServiceId, SpecVersion,
-    Task, TaskId, TaskState, Timestamp,
+    Task, TaskId, TaskState, Timestamp, UpdateOrder,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -185,7 +188,7 @@ impl Restarts {
         }
         raise_desired(work.transaction, &task.id, TaskState::Shutdown);
         let Some(slot) = slot_of(mode, task) else { return };
-        if !self.should_restart(mode, task) {
+        if !self.should_restart(mode, task) || has_successor(work.transaction, service, &slot, task) {
             return;
         }
         let node = task.node_id.as_ref().and_then(|id| work.transaction.node(id));
@@ -193,7 +196,7 @@ impl Restarts {
         let delay = if drained { Duration::default() } else { policy(task).delay.unwrap_or(DEFAULT_DELAY) };
         let replacement = Task { desired_state: TaskState::Ready, ..work.new_task(service, &slot) };
         self.record(&slot, &replacement, work.now);
-        let old = if may_have_container(task) { vec![task.id.clone()] } else { Vec::new() };
+        let old = to_wait_for(work.transaction, service, &slot, task);
         self.start_later(replacement.id.clone(), delay, old, work.now);
         create(work.transaction, replacement);
     }
@@ -201,6 +204,19 @@ impl Restarts {
     /// Raises the desired state of `task` after `delay` and when the `old` ones have stopped.
     pub(crate) fn start_later(&mut self, task: TaskId, delay: Duration, old: Vec<TaskId>, now: Timestamp) {
         self.wait(task, Start { at: now.plus(delay), give_up_at: now.plus(OLD_TASK_TIMEOUT), old });
+    }
+
+    /// Makes a task for a slot in which nothing shall run. Where the service stops first, it waits for what was told to end
+    /// there and may still run.
+    pub(crate) fn create(&mut self, work: &mut Work<'_>, service: &Service, slot: &SlotKey, mut task: Task) {
+        let mut old = ending(work.transaction, service, slot);
+        old.retain(|it| it.desired_state == TaskState::Shutdown && must_wait_for(work.transaction, &it.id));
+        if !old.is_empty() {
+            task.desired_state = TaskState::Ready;
+            let old = old.iter().map(|it| it.id.clone()).collect();
+            self.start_later(task.id.clone(), Duration::default(), old, work.now);
+        }
+        create(work.transaction, task);
     }
 
     fn wait(&mut self, task: TaskId, start: Start) {
@@ -291,6 +307,40 @@ impl Restarts {
 }
 
 /// Whether the task may still run and its node may still say when it has stopped.
+/// Whether an update has put a task of a newer spec into the slot of this one, beside which it need not come back.
+fn has_successor(view: &View, service: &Service, slot: &SlotKey, task: &Task) -> bool {
+    let node = task.node_id.as_ref().and_then(|id| view.node(id));
+    if Mode::of(service).is_job() || !is_task_dirty(service, task, node.map(AsRef::as_ref)) {
+        return false;
+    }
+    let takes_over = |it: &Arc<Task>| {
+        let shall_run = it.desired_state <= TaskState::Running && !has_ended(it);
+        it.id != task.id && shall_run && it.spec_version == service.spec_version && !is_replacement(it)
+    };
+    service.spec_version.is_some() && tasks_of_slot(view, service, slot).iter().any(takes_over)
+}
+
+/// Whose end the replacement of a task has to wait for: that of the task, and where the service stops first, that of all
+/// others of the slot that are told to end. Else the failure of an update's new task would let its replacement run beside
+/// the old one.
+fn to_wait_for(view: &View, service: &Service, slot: &SlotKey, task: &Task) -> Vec<TaskId> {
+    let mut ids: Vec<_> = ending(view, service, slot).iter().map(|it| it.id.clone()).collect();
+    if may_have_container(task) && !ids.contains(&task.id) {
+        ids.push(task.id.clone());
+    }
+    ids
+}
+
+/// What is told to end in a slot and may still run, where the service stops first.
+fn ending(view: &View, service: &Service, slot: &SlotKey) -> Vec<Arc<Task>> {
+    if config(service).order != UpdateOrder::StopFirst || Mode::of(service).is_job() {
+        return Vec::new();
+    }
+    let mut tasks = tasks_of_slot(view, service, slot);
+    tasks.retain(|it| it.desired_state > TaskState::Complete && may_have_container(it));
+    tasks
+}
+
 fn must_wait_for(view: &View, id: &TaskId) -> bool {
     let is_down = |node: &Arc<Node>| node.status.state == NodeState::Down;
     view.task(id).is_some_and(|task| {

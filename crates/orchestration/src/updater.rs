@@ -79,7 +79,7 @@ fn is_paused(service: &Service) -> bool {
 }
 
 /// The configuration in force: the default only if the whole of it is absent.
-fn config(service: &Service) -> UpdateConfig {
+pub(crate) fn config(service: &Service) -> UpdateConfig {
     let config = if is_rolling_back(service) { &service.spec.rollback } else { &service.spec.update };
     config.clone().unwrap_or(UpdateConfig { parallelism: 1, ..Default::default() })
 }

@@ -49,7 +49,7 @@ fn member(number: u64) -> p::RaftMember {
 
 impl Fixture {
     async fn new(nodes: &[&str]) -> Self {
-        let writer = leading_writer();
+        let writer = leading_writer().await;
         let mut objects: Vec<Object> = vec![cluster().into()];
         objects.extend(nodes.iter().map(|id| Object::from(node(id, NodeRole::Worker))));
         create(&writer, objects).await;

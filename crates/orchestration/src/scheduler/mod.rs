@@ -17,6 +17,7 @@ mod spread;
 mod tests;
 mod volumes;
 
+use crate::dirty::is_task_dirty;
 use crate::plan::{Plan, Reason};
 use filters::Demands;
 use group::{Context, PREFERENCE_LIMIT, Picker, Spread};
@@ -336,7 +337,8 @@ impl Scheduler {
         for task in tasks {
             if let Some(id) = &task.service_id {
                 let Some(service) = view.service(id) else { continue };
-                if is_outdated(&task, service) {
+                // One that the new spec does not change, such as after a mere scaling, is replaced by nobody.
+                if is_outdated(&task, service) && is_task_dirty(service, &task, None) {
                     continue;
                 }
             }

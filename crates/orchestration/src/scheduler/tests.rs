@@ -443,6 +443,11 @@ fn tasks_of_an_outdated_spec_or_a_removed_service_are_not_queued_again() {
     assert_eq!(bench.scheduler.waiting_count(), 1);
     let mut service = (**bench.view.service(&"s".into()).unwrap()).clone();
     service.spec_version = Some(SpecVersion(2));
+    bench.put(service.clone());
+    bench.run();
+    assert_eq!(bench.scheduler.waiting_count(), 1, "a new version of the same spec replaces nothing");
+    service.spec_version = Some(SpecVersion(3));
+    Arc::make_mut(&mut service.spec.task).force_update += 1;
     bench.put(service);
     bench.run();
     assert_eq!(bench.scheduler.waiting_count(), 0);
