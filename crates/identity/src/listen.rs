@@ -5,7 +5,9 @@
 //!                └ none left: connections wait in the kernel's queue
 //! ```
 //!
-//! A caller without a certificate passes, since joining nodes have none; one with a bad certificate does not.
+//! A caller without a certificate passes, since joining nodes have none; one with a bad certificate does not. Such guests
+//! are few at a time and not for long: whoever reaches the port can be one, and the nodes' connections and the daemon's
+//! file descriptors must not be theirs to use up.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,9 +18,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
@@ -40,11 +42,20 @@ pub struct ListenLimits {
     pub handshake_timeout: Duration,
     /// Handshakes at a time.
     pub handshakes: usize,
+    /// Connections of callers without a certificate at a time; one more is closed.
+    pub guests: usize,
+    /// How long such a connection lives. A joiner needs a second, and dials again when it is cut off.
+    pub guest_time: Duration,
 }
 
 impl Default for ListenLimits {
     fn default() -> Self {
-        Self { handshake_timeout: Duration::from_secs(5), handshakes: 256 }
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            handshakes: 256,
+            guests: 512,
+            guest_time: Duration::from_mins(2),
+        }
     }
 }
 
@@ -62,6 +73,15 @@ pub struct PeerInfo {
 pub struct PeerStream<S = TcpStream> {
     stream: TlsStream<S>,
     peer: PeerInfo,
+    /// Of a caller without a certificate that came through a listener.
+    stay: Option<Stay>,
+}
+
+/// A guest's place, and when it has to go.
+#[derive(Debug)]
+struct Stay {
+    _place: OwnedSemaphorePermit,
+    end: Pin<Box<Sleep>>,
 }
 
 /// Connections of a listener, as a stream that ends never. Dropping it closes the listener and abandons handshakes.
@@ -103,6 +123,7 @@ async fn run_acceptor(
     send: mpsc::Sender<PeerStream>,
 ) {
     let permits = Arc::new(Semaphore::new(limits.handshakes.max(1)));
+    let places = Arc::new(Semaphore::new(limits.guests.max(1)));
     let mut handshakes = JoinSet::new();
     while !send.is_closed() {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
@@ -115,15 +136,15 @@ async fn run_acceptor(
                 continue;
             }
         };
-        let (credentials, send) = (credentials.clone(), send.clone());
+        let (credentials, send, places) = (credentials.clone(), send.clone(), places.clone());
         handshakes.spawn(async move {
             let shaken = async {
                 watch_peer(&stream)?;
-                tls_accept(stream, remote_addr, &credentials).await
+                tls_accept(stream, remote_addr, &credentials).await?.seated(&places, limits.guest_time)
             };
             match timeout(limits.handshake_timeout, shaken).await {
                 Ok(Ok(stream)) => drop(send.send(stream).await),
-                Ok(Err(error)) => tracing::debug!(%remote_addr, %error, "TLS handshake failed"),
+                Ok(Err(error)) => tracing::debug!(%remote_addr, %error, "a connection was refused"),
                 Err(_) => tracing::debug!(%remote_addr, "TLS handshake took too long"),
             }
             drop(permit);
@@ -139,13 +160,31 @@ where
     let stream = TlsAcceptor::from(credentials.server_config()).accept(stream).await?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let identity = leaf.map(|leaf| PeerIdentity::from_der(leaf)).transpose().map_err(io::Error::other)?;
-    Ok(PeerStream { stream, peer: PeerInfo { identity, remote_addr } })
+    Ok(PeerStream { stream, peer: PeerInfo { identity, remote_addr }, stay: None })
 }
 
 impl<S> PeerStream<S> {
     /// Who calls.
     pub fn peer(&self) -> &PeerInfo {
         &self.peer
+    }
+
+    /// Gives a guest one of the places, if there is one.
+    fn seated(mut self, places: &Arc<Semaphore>, time: Duration) -> io::Result<Self> {
+        if self.peer.identity.is_none() {
+            let place = places.clone().try_acquire_owned();
+            let place = place.map_err(|_| io::Error::other("too many callers without a certificate"))?;
+            self.stay = Some(Stay { _place: place, end: Box::pin(sleep(time)) });
+        }
+        Ok(self)
+    }
+
+    /// Fails when a guest's time is over.
+    fn check_stay(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.stay.as_mut().map(|stay| stay.end.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => Err(io::ErrorKind::TimedOut.into()),
+            Some(Poll::Pending) | None => Ok(()),
+        }
     }
 }
 
@@ -159,6 +198,7 @@ impl<S> Connected for PeerStream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PeerStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check_stay(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

@@ -235,7 +235,8 @@ async fn new_credentials_count_at_the_next_handshake() {
 #[tokio::test]
 async fn slow_handshakes_hold_nobody_up_for_long() {
     let ca = Ca::new();
-    let limits = ListenLimits { handshake_timeout: Duration::from_millis(300), handshakes: 2 };
+    let limits =
+        ListenLimits { handshake_timeout: Duration::from_millis(300), handshakes: 2, ..ListenLimits::default() };
     let server = serve(&ca.credentials("m1", NodeRole::Manager), limits).await;
     let mut silent = Vec::new();
     for _ in 0..4 {
@@ -253,6 +254,30 @@ async fn slow_handshakes_hold_nobody_up_for_long() {
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
     assert_eq!(call(&server, ServerRole::Manager, &worker).await.unwrap(), "w1 Worker cluster1");
+}
+
+#[tokio::test]
+async fn callers_without_a_certificate_are_few_and_not_for_long() {
+    let ca = Ca::new();
+    let limits = ListenLimits { guests: 2, guest_time: Duration::from_millis(500), ..ListenLimits::default() };
+    let server = serve(&ca.credentials("m1", NodeRole::Manager), limits).await;
+    let nobody = Credentials::new(ca.bundle.clone(), None);
+    let mut guests = Vec::new();
+    for _ in 0..2 {
+        let tcp = TcpStream::connect(&server.addr).await.unwrap();
+        let mut guest = tls_connect(tcp, ServerRole::Ca, &nobody).await.unwrap();
+        // The server's first frame: it has its place.
+        guest.read_exact(&mut [0; 9]).await.unwrap();
+        guests.push(guest);
+    }
+    assert!(call(&server, ServerRole::Ca, &nobody).await.is_err(), "one too many");
+    let worker = ca.credentials("w1", NodeRole::Worker);
+    assert_eq!(call(&server, ServerRole::Manager, &worker).await.unwrap(), "w1 Worker cluster1");
+    for mut guest in guests {
+        let mut rest = Vec::new();
+        let _ = guest.read_to_end(&mut rest).await;
+    }
+    assert_eq!(call(&server, ServerRole::Ca, &nobody).await.unwrap(), "nobody");
 }
 
 #[tokio::test]

@@ -6,15 +6,21 @@
 //!                 └ no: Unimplemented     └ by the leader ─► here: checked again ─► service
 //!                                                         └► there: passed on, once
 //! ```
+//!
+//! Whoever reaches the port may call without a certificate. Such guests get small messages, a bounded time, and a bounded
+//! number of calls at a time: none of it must let a stranger use up a manager's memory.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
+use http_body_util::Limited;
 use identity::PeerInfo;
 use model::{ClusterId, NodeId, NodeRole};
+use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -26,6 +32,23 @@ use crate::forward::{self, Behalf, Forwarded};
 use crate::leadership::{Leader, Leadership};
 use crate::methods::{self, Method, Place};
 use crate::shared::Shared;
+
+/// Largest request of a guest: one for a certificate, with its token.
+const MAX_GUEST_BYTES: usize = 128 << 10;
+/// Calls of guests at a time; with [`MAX_GUEST_BYTES`], 128 MiB.
+const MAX_GUEST_CALLS: usize = 1024;
+/// How long a guest's call may take; a joiner waits for its certificate for up to a minute in one.
+const GUEST_TIME: Duration = Duration::from_secs(90);
+
+/// The places of guests.
+#[derive(Clone)]
+pub(crate) struct GuestPlaces(Arc<Semaphore>);
+
+impl Default for GuestPlaces {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_GUEST_CALLS)))
+    }
+}
 
 /// Where requests come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +65,7 @@ pub(crate) struct GateKeeper {
     pub(crate) cluster_id: ClusterId,
     pub(crate) shared: Arc<Shared>,
     pub(crate) leadership: Arc<Leadership>,
+    pub(crate) guests: GuestPlaces,
 }
 
 /// The gate as a service.
@@ -87,6 +111,22 @@ impl Gate {
         let method = methods::find(path).ok_or_else(unknown)?;
         let keeper = self.keeper.clone();
         let caller = keeper.caller(self.entrance, method, &request)?;
+        if caller.is_some() {
+            return self.pass(method, caller, request).await;
+        }
+        let _place = keeper.guests.0.try_acquire().map_err(|_| too_many_guests())?;
+        let request = request.map(|body| Body::new(Limited::new(body, MAX_GUEST_BYTES)));
+        let passed = tokio::time::timeout(GUEST_TIME, self.pass(method, caller, request)).await;
+        passed.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")))
+    }
+
+    async fn pass(
+        self,
+        method: Method,
+        caller: Option<Caller>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let keeper = self.keeper.clone();
         if method.place == Place::Here {
             return self.serve(caller, request).await;
         }
@@ -169,6 +209,10 @@ impl GateKeeper {
         }
         Err(Status::resource_exhausted(format!("more than one redirect to leader from: {}", redirects(headers))))
     }
+}
+
+fn too_many_guests() -> Status {
+    Status::resource_exhausted("too many calls of nodes without a certificate: try again later")
 }
 
 fn redirects(headers: &HeaderMap) -> String {

@@ -19,7 +19,7 @@ use crate::dispatcher::{Dispatcher, ManagerIdentity};
 use crate::duties::Duties;
 use crate::error::ControlError;
 use crate::founding::Founding;
-use crate::gate::GateKeeper;
+use crate::gate::{GateKeeper, GuestPlaces};
 use crate::health::HealthService;
 use crate::leader::LeaderLoop;
 use crate::leadership::{self, Leadership};
@@ -144,6 +144,7 @@ impl Manager {
             cluster_id,
             shared: shared.clone(),
             leadership: leadership.clone(),
+            guests: GuestPlaces::default(),
         };
         let services = Services {
             keeper: Arc::new(keeper),

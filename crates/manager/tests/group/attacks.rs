@@ -1,5 +1,7 @@
 //! Ways in which a worker could try to become a manager, on the wire, at the leader and at a follower.
 
+use bytes::Bytes;
+use http_body::Frame;
 use identity::{Credentials, Expiry, NodeCredential, NodeKey, RemoteList, ServerRole, system_now};
 use model::{NodeId, NodeRole};
 use swarm_proto::swarmkit as p;
@@ -9,8 +11,11 @@ use swarm_proto::swarmkit::health_client::HealthClient;
 use swarm_proto::swarmkit::node_ca_client::NodeCaClient;
 use swarm_proto::swarmkit::raft_client::RaftClient;
 use swarm_proto::swarmkit::raft_membership_client::RaftMembershipClient;
+use tokio::task::JoinSet;
+use tonic::body::Body;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
+use tower::ServiceExt;
 
 use crate::harness::{Member, Peer, leader, until};
 
@@ -269,6 +274,41 @@ async fn a_removed_node_is_refused() {
         let (_, csr) = greedy_request(&scene.worker.node_id);
         let refused = issue(&scene.worker.channel(addr).await, "", &csr).await.unwrap_err();
         assert_eq!(refused.message(), "A valid join token is necessary to join this cluster");
+    }
+    scene.end().await;
+}
+
+/// A call of a stranger whose message never ends.
+fn endless() -> http::Request<Body> {
+    let body = http_body_util::StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, Status>>());
+    http::Request::post("/docker.swarmkit.v1.NodeCA/IssueNodeCertificate")
+        .header("content-type", "application/grpc")
+        .body(Body::new(body))
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_use_up_a_managers_memory() {
+    let scene = scene().await;
+    for addr in scene.addresses() {
+        let channel = strangers_channel(&scene, addr).await;
+        let refused = issue(&channel, "SWMTKN-1-x-y", &[b'a'; 200 << 10]).await.unwrap_err();
+        // Not even read: the service itself would say InvalidArgument.
+        assert_ne!(refused.code(), Code::InvalidArgument, "{refused}");
+        let mut calls = JoinSet::new();
+        for _ in 0..1024 {
+            calls.spawn(channel.clone().oneshot(endless()));
+        }
+        let ask =
+            async || CaClient::new(channel.clone()).get_root_ca_certificate(p::GetRootCaCertificateRequest {}).await;
+        let full =
+            async |answer: Result<_, Status>| answer.err().filter(|status| status.code() == Code::ResourceExhausted);
+        until("no place left", async || full(ask().await).await).await;
+        // Nodes do not wait for strangers.
+        let mut node = CaClient::new(scene.worker.channel(addr).await);
+        node.get_root_ca_certificate(p::GetRootCaCertificateRequest {}).await.unwrap();
+        calls.shutdown().await;
+        until("places again", async || ask().await.ok()).await;
     }
     scene.end().await;
 }
