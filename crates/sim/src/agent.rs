@@ -425,9 +425,6 @@ impl Agent {
             // What an agent of the kind might send again: what it said some time ago.
             updates.iter_mut().for_each(|(_, status)| status.state = status.state.min(TaskState::Accepted));
         }
-        if ctx.has(Bug::StatusForgotten) {
-            self.taken(&batch);
-        }
         let call = Call::Statuses { node: self.node.clone(), session: self.session_id.clone(), updates };
         self.call(ctx, manager, call, Pending::Statuses(batch));
     }

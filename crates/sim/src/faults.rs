@@ -203,6 +203,10 @@ impl World {
     }
 
     fn change_role(&mut self) {
+        // One after the other: nodes that are cut off must still know a manager when they come back.
+        if !self.clients[0].is_idle() {
+            return;
+        }
         let nodes: Vec<_> =
             self.ctx.history.newest.nodes().map(|node| (node.id.clone(), node.spec.desired_role)).collect();
         let managers = nodes.iter().filter(|(_, role)| *role == NodeRole::Manager).count();

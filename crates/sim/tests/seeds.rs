@@ -3,7 +3,7 @@
 use sim::{Options, run};
 
 /// Seeds that `./check` runs.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 40;
 
 /// Each test takes a part of them, so that they run side by side.
 fn check(part: u64, parts: u64) {

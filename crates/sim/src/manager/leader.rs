@@ -65,8 +65,7 @@ impl Leading {
 
 impl Manager {
     pub(super) fn stamp(&self, ctx: &Ctx) -> Stamp {
-        let last_index = if ctx.has(Bug::VersionShared) { 0 } else { self.core.last_index() };
-        Stamp { last_index, now: ctx.wall(self.host) }
+        Stamp { last_index: self.core.last_index(), now: ctx.wall(self.host) }
     }
 
     /// Looks at what raft says, and begins or ends a leadership.
@@ -299,9 +298,6 @@ impl Manager {
     pub(super) fn expire(&mut self, ctx: &mut Ctx) {
         for silent in self.dispatch.take_silent(ctx, self.host) {
             ctx.note(format_args!("{} is down: {}", silent.node, silent.message));
-            if ctx.has(Bug::NeverDown) {
-                continue;
-            }
             let down = |transaction: &mut Transaction| {
                 write_down(transaction, &silent.node, silent.message).map_err(ManagerError::from)
             };
