@@ -124,7 +124,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_leader_rotates_every_twelve_hours() {
-        let writer = leading_writer();
+        let writer = leading_writer().await;
         create(&writer, vec![cluster().into()]).await;
         let rotation = tokio::spawn(run(writer.clone()));
         let mut seen = writer.shared().watch();

@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn attachments_come_and_go() {
-        let writer = leading_writer();
+        let writer = leading_writer().await;
         let other = assigned_task("service-task", &"n".into());
         let objects = vec![cluster().into(), network("a", true).into(), network("b", false).into(), other.into()];
         create(&writer, objects).await;

@@ -33,18 +33,16 @@ impl Log for InstantLog {
 
 /// A leading writer on an empty store.
 pub(crate) async fn leading_writer() -> Arc<Writer> {
-    let shared = Arc::new(Shared::default());
-    let log = InstantLog(Mutex::new((10, StoreMachine::new(shared.clone()))));
-    let writer = Arc::new(Writer::new(shared, Arc::new(log), 0));
+    let writer = follower_writer();
     writer.begin(1).await.unwrap();
     writer
 }
 
 /// A writer of a manager that follows, on an empty store.
 pub(crate) fn follower_writer() -> Arc<Writer> {
-    let writer = leading_writer();
-    writer.end();
-    writer
+    let shared = Arc::new(Shared::default());
+    let log = InstantLog(Mutex::new((10, StoreMachine::new(shared.clone()))));
+    Arc::new(Writer::new(shared, Arc::new(log), 0))
 }
 
 /// Brings every commit of `from` to `to`. Runs until it is dropped.

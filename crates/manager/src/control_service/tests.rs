@@ -50,7 +50,7 @@ fn group(members: u64) -> watch::Receiver<RaftStatus> {
 
 impl TestLeader {
     async fn new() -> Self {
-        let writer = leading_writer();
+        let writer = leading_writer().await;
         let nodes = ["m1", "m2"].map(|id| node(id, NodeRole::Manager).into());
         create(&writer, [cluster().into()].into_iter().chain(nodes).collect()).await;
         let (ready_sender, ready) = watch::channel(true);
