@@ -1,7 +1,8 @@
-//! Tasks of the project that are not the product: `cargo xtask tidy`, `cargo xtask vm`.
+//! Tasks of the project that are not the product: `cargo xtask tidy`, `cargo xtask vm`, `cargo xtask fleet`.
 
 #![forbid(unsafe_code)]
 
+mod fleet;
 mod layers;
 mod tidy;
 mod vm;
@@ -15,6 +16,7 @@ fn main() -> Result<()> {
     match args.first().map(String::as_str) {
         Some("tidy") => tidy::run(),
         Some("vm") => vm::run(&args[1..]),
-        _ => bail!("usage: cargo xtask tidy\n       {}", vm::USAGE),
+        Some("fleet") => fleet::run(&args[1..]),
+        _ => bail!("usage: cargo xtask tidy\n       {}\n       {}", vm::USAGE, fleet::USAGE),
     }
 }
