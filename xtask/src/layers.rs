@@ -11,7 +11,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("shells 2", &["manager", "agent", "engine"]),
     ("shells 3", &["api", "cli", "node"]),
     ("daemon", &["daemon"]),
-    ("proof", &["testkit", "sim", "conformance", "cluster", "xtask"]),
+    ("proof", &["testkit", "sim", "conformance", "cluster", "fleet", "xtask"]),
 ];
 
 /// Sideways steps inside a row.

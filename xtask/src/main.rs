@@ -1,7 +1,9 @@
-//! Tasks of the project that are not the product: `cargo xtask tidy`, `cargo xtask sim`, `cargo xtask vm`.
+//! Tasks of the project that are not the product: `cargo xtask tidy`, `cargo xtask sim`, `cargo xtask fleet`,
+//! `cargo xtask vm`.
 
 #![forbid(unsafe_code)]
 
+mod fleet;
 mod layers;
 mod sim;
 mod tidy;
@@ -17,6 +19,10 @@ fn main() -> Result<()> {
         Some("tidy") => tidy::run(),
         Some("sim") => sim::run(&args[1..]),
         Some("vm") => vm::run(&args[1..]),
-        _ => bail!("usage: cargo xtask tidy\n       {}\n       {}", sim::USAGE, vm::USAGE),
+        Some("fleet") => fleet::run(&args[1..]),
+        _ => bail!("usage: cargo xtask tidy
+       {}
+       {}
+       {}", sim::USAGE, fleet::USAGE, vm::USAGE),
     }
 }
