@@ -38,7 +38,15 @@ pub(crate) fn encode(text: &str) -> String {
 
 /// `--filter key=value` options as the API's `filters` parameter.
 pub(crate) fn filters(options: &[String]) -> anyhow::Result<String> {
+    filters_with(options, "", &[])
+}
+
+/// The same, and `values` of `key` beside what the options ask for.
+pub(crate) fn filters_with(options: &[String], key: &str, values: &[String]) -> anyhow::Result<String> {
     let mut map: serde_json::Map<String, Value> = serde_json::Map::new();
+    if !values.is_empty() {
+        map.insert(key.to_owned(), values.iter().map(|value| (value.clone(), Value::Bool(true))).collect());
+    }
     for option in options {
         let (key, value) = option.split_once('=').ok_or_else(|| {
             anyhow::anyhow!(
@@ -51,6 +59,22 @@ pub(crate) fn filters(options: &[String]) -> anyhow::Result<String> {
         }
     }
     Ok(encode(&Value::Object(map).to_string()))
+}
+
+/// Adds and removes labels of a spec; to remove one that is not there is a mistake, as with docker.
+pub(crate) fn change_labels(spec: &mut Value, add: &[String], remove: &[String], of: &str) -> anyhow::Result<()> {
+    let mut labels = spec.get("Labels").and_then(Value::as_object).cloned().unwrap_or_default();
+    for label in add {
+        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        labels.insert(key.to_owned(), Value::from(value));
+    }
+    for key in remove {
+        if labels.remove(key).is_none() {
+            anyhow::bail!("key {key} doesn't exist in {of}'s labels");
+        }
+    }
+    spec["Labels"] = Value::Object(labels);
+    Ok(())
 }
 
 /// `key=value` options as an object; a bare key has an empty value.

@@ -5,6 +5,8 @@
 mod args;
 mod container;
 mod context;
+#[cfg(test)]
+mod fake_daemon;
 mod image;
 mod json;
 mod node;
@@ -14,6 +16,7 @@ mod stdio;
 mod swarm;
 mod system;
 mod table;
+mod template;
 mod text;
 mod volume;
 

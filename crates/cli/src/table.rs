@@ -1,4 +1,9 @@
-//! Columns as Docker prints them: padded with spaces, three between columns.
+//! Columns as Docker prints them: padded with spaces, three between columns, none narrower than ten.
+
+/// The least width of a column with the space behind it.
+const LEAST_WIDTH: usize = 10;
+/// The space behind the widest cell of a column.
+const GAP: usize = 3;
 
 /// A table that is being filled.
 pub(crate) struct Table {
@@ -8,7 +13,17 @@ pub(crate) struct Table {
 impl Table {
     /// A table with these headings.
     pub(crate) fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
+        Self::of(headings.iter().map(|heading| (*heading).to_owned()).collect())
+    }
+
+    /// A table with these headings, as many as it happens to be.
+    pub(crate) fn of(headings: Vec<String>) -> Self {
+        Self { rows: vec![headings] }
+    }
+
+    /// Adds a row of any length.
+    pub(crate) fn push(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
     }
 
     /// Adds a row.
@@ -27,7 +42,7 @@ impl Table {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
                 line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 3));
+                line.extend(std::iter::repeat_n(' ', LEAST_WIDTH.max(width + GAP) - cell.chars().count()));
             }
             out.push_str(line.trim_end());
             out.push('\n');
@@ -49,6 +64,8 @@ mod tests {
     fn columns_line_up() {
         let mut table = Table::new(&["ID", "NAME"]);
         table.row(["abc".into(), "web".into()]);
-        assert_eq!(table.render(), "ID    NAME\nabc   web\n");
+        assert_eq!(table.render(), "ID        NAME\nabc       web\n");
+        table.row(["abcdefgh".into(), "web".into()]);
+        assert_eq!(table.render(), "ID         NAME\nabc        web\nabcdefgh   web\n");
     }
 }

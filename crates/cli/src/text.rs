@@ -15,6 +15,11 @@ pub(crate) fn age(at: &str) -> String {
     }
 }
 
+/// A duration in nanoseconds, in Docker's words.
+pub(crate) fn duration_words(nanoseconds: i64) -> String {
+    span(nanoseconds / 1_000_000_000)
+}
+
 /// How long ago a unix time was.
 pub(crate) fn age_unix(seconds: i64) -> String {
     span(Utc::now().timestamp() - seconds)
@@ -63,6 +68,51 @@ pub(crate) fn size(bytes: i64) -> String {
 pub(crate) fn capital(word: &str) -> String {
     let mut letters = word.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// Names as people sort them: numbers in them by their value.
+pub(crate) fn natural_order(a: &str, b: &str) -> std::cmp::Ordering {
+    let (mut left, mut right) = (a, b);
+    loop {
+        let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (x, y) = (digits(left), digits(right));
+        if x > 0 && y > 0 {
+            let value = |text: &str| text.trim_start_matches('0').to_owned();
+            let (p, q) = (value(&left[..x]), value(&right[..y]));
+            let order = p.len().cmp(&q.len()).then_with(|| p.cmp(&q));
+            if order.is_ne() {
+                return order;
+            }
+            (left, right) = (&left[x..], &right[y..]);
+            continue;
+        }
+        let (mut p, mut q) = (left.chars(), right.chars());
+        match (p.next(), q.next()) {
+            (Some(p), Some(q)) if p != q => return p.cmp(&q),
+            (Some(_), Some(_)) => (left, right) = (p.as_str(), q.as_str()),
+            (None, None) => return a.cmp(b),
+            (one, other) => return one.is_some().cmp(&other.is_some()),
+        }
+    }
+}
+
+/// Bytes with four digits and a binary unit, as `docker info` shows memory.
+pub(crate) fn binary_size(bytes: i64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = match value {
+        value if value >= 1000.0 => 0,
+        value if value >= 100.0 => 1,
+        value if value >= 10.0 => 2,
+        _ => 3,
+    };
+    let number = format!("{value:.digits$}");
+    let number = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
+    format!("{number}{}", units[unit])
 }
 
 /// A text cut to `width` characters, with an ellipsis.
@@ -131,6 +181,20 @@ mod tests {
         check(3600, "About an hour");
         check(3 * 3600, "3 hours");
         check(3 * 86400, "3 days");
+    }
+
+    #[test]
+    fn numbers_in_names_are_sorted_by_value() {
+        let mut names = ["web.10", "web.9", "web", "db.1", "web10", "web2", "web.09"];
+        names.sort_by(|a, b| natural_order(a, b));
+        assert_eq!(names, ["db.1", "web", "web.09", "web.9", "web.10", "web2", "web10"]);
+    }
+
+    #[test]
+    fn memory_is_told_in_binary_units() {
+        assert_eq!(binary_size(4_123_168_768), "3.84GiB");
+        assert_eq!(binary_size(0), "0B");
+        assert_eq!(binary_size(536_870_912), "512MiB");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::Exit;
 use crate::context::Context;
-pub(crate) use tasks::print as print_tasks;
+pub(crate) use tasks::Shown as ShownTasks;
 
 /// The services' commands.
 #[derive(Debug, Subcommand)]

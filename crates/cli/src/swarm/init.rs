@@ -47,7 +47,7 @@ impl Init {
     pub(crate) async fn run(self: Box<Self>, context: &Context) -> Result<()> {
         let mut spec = json!({"Name": "default", "Labels": {}, "Orchestration": {}, "Raft": {}, "Dispatcher": {},
             "CAConfig": {}, "TaskDefaults": {}, "EncryptionConfig": {"AutoLockManagers": self.autolock}});
-        self.spec.apply(&mut spec)?;
+        self.spec.apply(&mut spec, "")?;
         let body = json!({
             "ListenAddr": self.listen_addr, "AdvertiseAddr": self.advertise_addr, "DataPathAddr": self.data_path_addr,
             "DataPathPort": self.data_path_port, "DefaultAddrPool": self.default_addr_pool,
@@ -57,14 +57,11 @@ impl Init {
         let answer = context.client.post("/swarm/init", Some(&body)).await.map_err(advise)?;
         let node: String = serde_json::from_slice(&answer)?;
         println!("Swarm initialized: current node ({node}) is now a manager.\n");
-        println!("To add a worker to this swarm, run the following command:\n");
-        token::print_join_command(context, "Worker").await?;
-        println!(
-            "\nTo add a manager to this swarm, run 'skep swarm join-token manager' and follow the instructions.\n"
-        );
+        print!("{}", token::join_text(context, "worker").await?);
+        println!("To add a manager to this swarm, run 'skep swarm join-token manager' and follow the instructions.");
         if self.autolock {
             let key: Value = context.client.get("/swarm/unlockkey").await?;
-            token::print_unlock_key(&key);
+            print!("{}", token::unlock_key_text(&key));
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ pub(crate) struct Join {
     #[arg(long, default_value = "0.0.0.0:2377")]
     listen_addr: String,
     /// Token for entry into the swarm.
-    #[arg(long)]
+    #[arg(long, default_value = "", hide_default_value = true)]
     token: String,
     /// A manager of the swarm.
     remote: String,

@@ -25,6 +25,7 @@ pub(crate) enum Command {
     /// Manage join tokens.
     JoinToken(token::JoinToken),
     /// Update the swarm.
+    #[command(arg_required_else_help = true)]
     Update(update::Update),
     /// Unlock the swarm.
     Unlock(token::Unlock),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::token;
 use crate::context::Context;
-use crate::json::number;
+use crate::json::{at, change_labels, number, text};
 use crate::text::parse_duration;
 
 /// An external CA: `protocol=cfssl,url=https://…[,cacert=path][,option=value…]`.
@@ -52,9 +52,10 @@ impl FromStr for ExternalCa {
 }
 
 impl ExternalCa {
-    /// As the API takes it.
-    pub(crate) fn to_json(&self) -> Value {
-        json!({"Protocol": "cfssl", "URL": self.url, "Options": self.options, "CACert": self.ca_cert})
+    /// As the API takes it; without a certificate of its own with `root`.
+    pub(crate) fn to_json(&self, root: &str) -> Value {
+        let cert = if self.ca_cert.is_empty() { root } else { &self.ca_cert };
+        json!({"Protocol": "cfssl", "URL": self.url, "Options": self.options, "CACert": cert})
     }
 }
 
@@ -82,14 +83,14 @@ pub(crate) struct SpecOptions {
 }
 
 impl SpecOptions {
-    /// Writes what was given into a spec.
-    pub(crate) fn apply(&self, spec: &mut Value) -> Result<()> {
+    /// Writes what was given into a spec. `root` is the certificate that an external CA without one signs for.
+    pub(crate) fn apply(&self, spec: &mut Value, root: &str) -> Result<()> {
         let mut set = |section: &str, key: &str, value: Value| spec[section][key] = value;
         if let Some(expiry) = self.cert_expiry {
             set("CAConfig", "NodeCertExpiry", json!(expiry));
         }
         if !self.external_ca.is_empty() {
-            set("CAConfig", "ExternalCAs", self.external_ca.iter().map(ExternalCa::to_json).collect());
+            set("CAConfig", "ExternalCAs", self.external_ca.iter().map(|ca| ca.to_json(root)).collect());
         }
         if let Some(period) = self.dispatcher_heartbeat {
             set("Dispatcher", "HeartbeatPeriod", json!(period));
@@ -111,7 +112,7 @@ impl SpecOptions {
 #[derive(Debug, Args)]
 pub(crate) struct Update {
     /// Change manager autolocking setting (true|false).
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     autolock: Option<bool>,
     /// Add or change a label of the cluster (key=value).
     #[arg(long)]
@@ -127,26 +128,18 @@ impl Update {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let swarm: Value = context.client.get("/swarm").await?;
         let mut spec = swarm.get("Spec").cloned().unwrap_or_default();
-        self.spec.apply(&mut spec)?;
-        if let Some(locked) = self.autolock {
-            spec["EncryptionConfig"]["AutoLockManagers"] = json!(locked);
+        self.spec.apply(&mut spec, text(&swarm, "TLSInfo.TrustRoot"))?;
+        let was_locking = at(&spec, "EncryptionConfig.AutoLockManagers") == true;
+        if let Some(locking) = self.autolock {
+            spec["EncryptionConfig"]["AutoLockManagers"] = json!(locking);
         }
-        if !spec["Labels"].is_object() {
-            spec["Labels"] = json!({});
-        }
-        for label in &self.label_add {
-            let (key, value) = label.split_once('=').unwrap_or((label, ""));
-            spec["Labels"][key] = json!(value);
-        }
-        if let Some(labels) = spec["Labels"].as_object_mut() {
-            labels.retain(|key, _| !self.label_rm.contains(key));
-        }
+        change_labels(&mut spec, &self.label_add, &self.label_rm, "swarm")?;
         let path = format!("/swarm/update?version={}", number(&swarm, "Version.Index"));
         context.client.post(&path, Some(&spec)).await?;
         println!("Swarm updated.");
-        if self.autolock == Some(true) {
+        if self.autolock == Some(true) && !was_locking {
             let key: Value = context.client.get("/swarm/unlockkey").await?;
-            token::print_unlock_key(&key);
+            print!("{}", token::unlock_key_text(&key));
         }
         Ok(())
     }
@@ -154,13 +147,16 @@ impl Update {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::ExternalCa;
+    use crate::fake_daemon::FakeDaemon;
 
     #[test]
     fn external_cas_are_read_as_docker_reads_them() {
         let ca: ExternalCa = "protocol=cfssl,url=https://ca.example/sign,profile=x".parse().unwrap();
         assert_eq!(
-            ca.to_json(),
+            ca.to_json(""),
             serde_json::json!({"Protocol": "cfssl", "URL": "https://ca.example/sign", "Options": {"profile": "x"}, "CACert": ""})
         );
         for (text, expected) in [
@@ -171,5 +167,31 @@ mod tests {
         ] {
             assert_eq!(text.parse::<ExternalCa>().unwrap_err().to_string(), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn an_update_sends_the_whole_spec_with_what_was_asked_for() {
+        async fn check(words: &[&str], locking: bool, expected: Result<&[&str], &str>) {
+            let daemon = FakeDaemon::start().await;
+            let swarm = json!({"Version": {"Index": 11}, "TLSInfo": {"TrustRoot": "PEM"}, "Spec": {"Labels": {"a": "b"},
+                "EncryptionConfig": {"AutoLockManagers": locking}}});
+            daemon.answer("GET /swarm", 200, swarm);
+            daemon.answer("GET /swarm/unlockkey", 200, json!({"UnlockKey": "SWMKEY-1-x"}));
+            daemon.answer("POST /swarm/update", 200, Value::Null);
+            let result = daemon.run(&[&["swarm", "update"], words].concat()).await.map_err(|error| error.to_string());
+            assert_eq!(result, expected.map(drop).map_err(str::to_owned), "{words:?}");
+            let after_the_first = daemon.requests(|request| request != "GET /swarm");
+            assert_eq!(after_the_first, expected.unwrap_or_default(), "{words:?}");
+        }
+        let locked =
+            r#"POST /swarm/update?version=11 {"EncryptionConfig":{"AutoLockManagers":true},"Labels":{"a":"b"}}"#;
+        check(&["--autolock"], false, Ok(&[locked, "GET /swarm/unlockkey"])).await;
+        check(&["--autolock=true"], true, Ok(&[locked])).await;
+        let labels = r#"POST /swarm/update?version=11 {"EncryptionConfig":{"AutoLockManagers":false},"Labels":{"skep.rebalance":"auto"}}"#;
+        check(&["--label-add", "skep.rebalance=auto", "--label-rm", "a"], false, Ok(&[labels])).await;
+        check(&["--label-rm", "none"], false, Err("key none doesn't exist in swarm's labels")).await;
+        let external = r#"POST /swarm/update?version=11 {"CAConfig":{"ExternalCAs":[{"CACert":"PEM","Options":{},"Protocol":"cfssl","URL":"https://y"}]},"EncryptionConfig":{"AutoLockManagers":false},"Labels":{"a":"b"},"Orchestration":{"TaskHistoryRetentionLimit":3}}"#;
+        check(&["--task-history-limit", "3", "--external-ca", "protocol=cfssl,url=https://y"], false, Ok(&[external]))
+            .await;
     }
 }

@@ -1,5 +1,7 @@
 //! `skep info`, `skep version`, `skep events`.
 
+mod swarm;
+
 use anyhow::Result;
 use clap::Args;
 use http::Method;
@@ -51,19 +53,12 @@ pub(crate) async fn info(context: &Context) -> Result<()> {
     println!(" Cgroup Version: {}", text(&info, "CgroupVersion"));
     let swarm = at(&info, "Swarm");
     println!(" Swarm: {}", text(swarm, "LocalNodeState"));
-    if !text(swarm, "NodeID").is_empty() {
-        println!("  NodeID: {}", text(swarm, "NodeID"));
-        println!("  Is Manager: {}", at(swarm, "ControlAvailable").as_bool().unwrap_or(false));
-        println!("  ClusterID: {}", text(swarm, "Cluster.ID"));
-        println!("  Managers: {}", number(swarm, "Managers"));
-        println!("  Nodes: {}", number(swarm, "Nodes"));
-        println!("  Node Address: {}", text(swarm, "NodeAddr"));
-    }
+    print!("{}", swarm::describe(swarm));
     println!(" Kernel Version: {}", text(&info, "KernelVersion"));
     println!(" Operating System: {}", text(&info, "OperatingSystem"));
     println!(" Architecture: {}", text(&info, "Architecture"));
     println!(" CPUs: {}", number(&info, "NCPU"));
-    println!(" Total Memory: {}", crate::text::size(number(&info, "MemTotal")));
+    println!(" Total Memory: {}", crate::text::binary_size(number(&info, "MemTotal")));
     println!(" Name: {}", text(&info, "Name"));
     println!(" Root Dir: {}", text(&info, "DockerRootDir"));
     for warning in list(&info, "Warnings") {

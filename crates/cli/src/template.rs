@@ -1,0 +1,247 @@
+//! `--format`: rows as a table, as JSON, or by a template. Of Go's templates, which docker takes, the part that command
+//! lines use: fields, and `json`, `upper`, `lower`, `title`, `len`, `index` of them. Anything else is refused by name
+//! rather than printed wrong.
+
+use anyhow::{Result, bail};
+use serde_json::{Map, Value};
+
+use crate::table::Table;
+use crate::text::capital;
+
+/// What docker prints for a field that is not there.
+const NO_VALUE: &str = "<no value>";
+
+/// One value that can be shown of each row.
+pub(crate) struct Column {
+    /// As templates name it.
+    pub name: &'static str,
+    /// As tables head it.
+    pub heading: &'static str,
+}
+
+/// Columns from pairs of name and heading.
+pub(crate) const fn column(name: &'static str, heading: &'static str) -> Column {
+    Column { name, heading }
+}
+
+/// Rows in a format: `table`, `table TEMPLATE`, `json` or a template.
+pub(crate) fn render_rows(format: &str, columns: &[Column], rows: &[Value]) -> Result<String> {
+    if format == "json" {
+        return Ok(rows.iter().map(|row| format!("{row}\n")).collect());
+    }
+    let (is_table, template) = match format.strip_prefix("table") {
+        Some("") => {
+            (true, columns.iter().map(|column| format!("{{{{.{}}}}}", column.name)).collect::<Vec<_>>().join("\t"))
+        }
+        Some(rest) if rest.starts_with(char::is_whitespace) => (true, unescape(rest.trim())),
+        _ => (false, unescape(format)),
+    };
+    let template = Template::parse(&template)?;
+    if !is_table {
+        return rows.iter().map(|row| template.render(row).map(|line| line + "\n")).collect();
+    }
+    let headings = columns.iter().map(|column| (column.name.to_owned(), Value::from(column.heading)));
+    let head = template.plain().render(&Value::Object(headings.collect::<Map<_, _>>()))?;
+    let cells = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
+    let mut table = Table::of(cells(&head));
+    for row in rows {
+        table.push(cells(&template.render(row)?));
+    }
+    Ok(table.render())
+}
+
+/// Objects as `inspect --format` shows them: one line each, `json` for all in one list.
+pub(crate) fn render_objects(format: &str, objects: &[Value]) -> Result<String> {
+    if format == "json" {
+        return Ok(format!("{}\n", serde_json::to_string(objects)?));
+    }
+    let template = Template::parse(format)?;
+    objects.iter().map(|object| template.render(object).map(|line| line + "\n")).collect()
+}
+
+/// Shells hand `\t` and `\n` on as they are typed.
+fn unescape(text: &str) -> String {
+    text.replace("\\t", "\t").replace("\\n", "\n")
+}
+
+/// A template, read.
+struct Template(Vec<Part>);
+
+enum Part {
+    Text(String),
+    Show(Function, Vec<Step>),
+}
+
+/// What is done to a value before it is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Function {
+    Plain,
+    Json,
+    Upper,
+    Lower,
+    Title,
+    Len,
+}
+
+/// The way into a value.
+#[derive(Clone)]
+enum Step {
+    Key(String),
+    Place(usize),
+}
+
+impl Template {
+    fn parse(text: &str) -> Result<Self> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("{{") {
+            parts.push(Part::Text(before.to_owned()));
+            let Some((action, after)) = after.split_once("}}") else {
+                bail!("template parsing error: unclosed action in {text:?}");
+            };
+            parts.push(action_part(action.trim())?);
+            rest = after;
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        Ok(Self(parts))
+    }
+
+    /// The same without functions, for headings.
+    fn plain(&self) -> Self {
+        let plain = |part: &Part| match part {
+            Part::Text(text) => Part::Text(text.clone()),
+            Part::Show(_, path) => Part::Show(Function::Plain, path.clone()),
+        };
+        Self(self.0.iter().map(plain).collect())
+    }
+
+    fn render(&self, value: &Value) -> Result<String> {
+        let mut out = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Show(function, path) => out.push_str(&shown(*function, walk(value, path))?),
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn action_part(action: &str) -> Result<Part> {
+    let refuse = || {
+        anyhow::anyhow!(
+            "template parsing error: {{{{{action}}}}} is not understood: skep knows fields, and json, upper, lower, title, \
+             len and index of them"
+        )
+    };
+    let words: Vec<&str> = action.split_whitespace().collect();
+    let (function, operands) = match words.as_slice() {
+        ["json", rest @ ..] => (Function::Json, rest),
+        ["upper", rest @ ..] => (Function::Upper, rest),
+        ["lower", rest @ ..] => (Function::Lower, rest),
+        ["title", rest @ ..] => (Function::Title, rest),
+        ["len", rest @ ..] => (Function::Len, rest),
+        ["index", rest @ ..] if rest.len() > 1 => (Function::Plain, rest),
+        [one] => (Function::Plain, std::slice::from_ref(one)),
+        _ => return Err(refuse()),
+    };
+    let [path, keys @ ..] = operands else { return Err(refuse()) };
+    if !keys.is_empty() && words.first() != Some(&"index") {
+        return Err(refuse());
+    }
+    let fields = path.strip_prefix('.').ok_or_else(refuse)?;
+    let is_field = |field: &str| !field.is_empty() && field.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let mut steps = Vec::new();
+    if !fields.is_empty() {
+        for field in fields.split('.') {
+            steps.push(Step::Key(Some(field).filter(|field| is_field(field)).ok_or_else(refuse)?.to_owned()));
+        }
+    }
+    for key in keys {
+        let text = key.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
+        let place = || key.parse().ok().map(Step::Place);
+        steps.push(text.map(|text| Step::Key(text.to_owned())).or_else(place).ok_or_else(refuse)?);
+    }
+    Ok(Part::Show(function, steps))
+}
+
+fn walk<'a>(value: &'a Value, path: &[Step]) -> Option<&'a Value> {
+    path.iter().try_fold(value, |value, step| match step {
+        Step::Key(key) => value.get(key),
+        Step::Place(place) => value.get(place),
+    })
+}
+
+fn shown(function: Function, value: Option<&Value>) -> Result<String> {
+    if function == Function::Json {
+        return Ok(serde_json::to_string(value.unwrap_or(&Value::Null))?);
+    }
+    let Some(value) = value else { return Ok(NO_VALUE.to_owned()) };
+    Ok(match function {
+        Function::Upper => plain(value).to_uppercase(),
+        Function::Lower => plain(value).to_lowercase(),
+        Function::Title => capital(&plain(value)),
+        Function::Len => match value {
+            Value::Array(list) => list.len().to_string(),
+            Value::Object(map) => map.len().to_string(),
+            Value::String(text) => text.len().to_string(),
+            other => bail!("template: len of {other}, which has none"),
+        },
+        Function::Plain | Function::Json => plain(value),
+    })
+}
+
+/// A value as Go prints it.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => NO_VALUE.to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(list) => format!("[{}]", list.iter().map(plain).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let pairs: Vec<_> = map.iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
+            format!("map[{}]", pairs.join(" "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn objects_are_shown_as_docker_shows_them() {
+        let node = json!({"Spec": {"Role": "manager", "Labels": {"rack": "r1", "ssd": ""}},
+            "Description": {"Resources": {"NanoCPUs": 2_000_000_000_u64}, "Plugins": [{"Name": "a"}, {"Name": "b"}]}});
+        let check = |template: &str, expected: &str| {
+            let shown = render_objects(template, std::slice::from_ref(&node)).map_err(|error| error.to_string());
+            assert_eq!(shown, Ok(format!("{expected}\n")), "{template}");
+        };
+        check("{{.Spec.Role}}", "manager");
+        check("<{{ .Spec.Labels }}> {{.Description.Resources.NanoCPUs}}", "<map[rack:r1 ssd:]> 2000000000");
+        check(r#"{{index .Spec.Labels "rack"}} {{len .Description.Plugins}}"#, "r1 2");
+        check("{{index .Description.Plugins 1}}", "map[Name:b]");
+        check("{{json .Spec.Role}} {{upper .Spec.Role}} {{title .Spec.Role}}", r#""manager" MANAGER Manager"#);
+        check("{{.Spec.None}}", "<no value>");
+        for template in ["{{range .Spec}}x{{end}}", "{{if .Spec}}x{{end}}", "{{.Spec.}}", "{{Spec}}", "{{", "{{}}"] {
+            assert!(render_objects(template, &[]).is_err(), "{template}");
+        }
+        assert_eq!(render_objects("json", &[json!({"a": 1})]).unwrap(), "[{\"a\":1}]\n");
+    }
+
+    #[test]
+    fn rows_are_tables_json_or_lines() {
+        let columns = [column("Name", "NAME"), column("Size", "HOW LARGE")];
+        let rows = [json!({"Name": "a", "Size": 7}), json!({"Name": "longer", "Size": 10})];
+        let check = |format: &str, expected: &str| {
+            assert_eq!(render_rows(format, &columns, &rows).unwrap(), expected, "{format}");
+        };
+        check("table", "NAME      HOW LARGE\na         7\nlonger    10\n");
+        check(r"table {{upper .Name}}\t{{.Size}}", "NAME      HOW LARGE\nA         7\nLONGER    10\n");
+        check("json", "{\"Name\":\"a\",\"Size\":7}\n{\"Name\":\"longer\",\"Size\":10}\n");
+        check(r"{{.Name}}\t{{.Size}}", "a\t7\nlonger\t10\n");
+        check("tablets", "tablets\ntablets\n");
+    }
+}
