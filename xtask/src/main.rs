@@ -20,9 +20,6 @@ fn main() -> Result<()> {
         Some("sim") => sim::run(&args[1..]),
         Some("vm") => vm::run(&args[1..]),
         Some("fleet") => fleet::run(&args[1..]),
-        _ => bail!("usage: cargo xtask tidy
-       {}
-       {}
-       {}", sim::USAGE, fleet::USAGE, vm::USAGE),
+        _ => bail!("usage: cargo xtask tidy\n       {}\n       {}\n       {}", sim::USAGE, fleet::USAGE, vm::USAGE),
     }
 }
