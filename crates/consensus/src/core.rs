@@ -21,7 +21,7 @@
 mod beginning;
 mod changes;
 mod check;
-mod load;
+pub(crate) mod load;
 mod mapping;
 mod membership;
 mod output;

@@ -42,7 +42,10 @@ pub enum LogError {
         source: io::Error,
     },
     /// A record is broken and valid ones follow.
-    #[error("raft log {path} is damaged at byte {offset}, and there are records after it; restore it from a copy")]
+    #[error(
+        "raft log {path} is damaged at byte {offset}, and there are records after it{}",
+        crate::core::load::MENDING
+    )]
     Damaged {
         /// Which file.
         path: PathBuf,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use identity::{Credentials, ServerRole};
-use model::{Node, NodeId};
+use model::{Node, NodeId, NodeRole};
 use swarm_proto::swarmkit as p;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -240,6 +240,18 @@ impl Manager {
     /// Puts the live member list's view of a manager into its node object, as SwarmKit does when it is read.
     pub fn fill_manager_status(&self, node: &mut Node) {
         fill_manager_status(&self.raft.status().borrow(), node);
+    }
+
+    /// As [`Self::fill_manager_status`], with what the leader knows where that is another manager.
+    pub async fn fill_manager_statuses(&self, nodes: &mut [Node]) -> Result<(), ControlError> {
+        if nodes.iter().all(|node| node.role != NodeRole::Manager) {
+            return Ok(());
+        }
+        match self.control.leaders_manager_statuses().await? {
+            None => nodes.iter_mut().for_each(|node| self.fill_manager_status(node)),
+            Some(mut statuses) => nodes.iter_mut().for_each(|node| node.manager_status = statuses.remove(&node.id)),
+        }
+        Ok(())
     }
 
     /// Ends loops, sessions and the log; what was acknowledged is on disk. Others may still hold the manager: their

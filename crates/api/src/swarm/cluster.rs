@@ -17,6 +17,8 @@ use crate::swarm_backend::{InitRequest, JoinRequest, KeyRotation, LeaveMode, Loc
 
 /// The only name a swarm can have.
 const SWARM_NAME: &str = "default";
+/// Where managers listen unless they say otherwise.
+const MANAGER_PORT: u16 = 2377;
 /// The longest prefix of overlay subnets.
 const SUBNET_SIZE_MAX: u32 = 29;
 
@@ -48,11 +50,14 @@ pub(crate) async fn join(State(state): State<Shared>, Json(body): Json<json::Joi
     if body.remote_addrs.is_empty() {
         return Err(ApiError::bad_request("at least 1 RemoteAddr is required to join"));
     }
+    if body.remote_addrs.iter().any(String::is_empty) {
+        return Err(ApiError::bad_request("invalid remoteAddr \"\": invalid empty address"));
+    }
     let request = JoinRequest {
         listen_addr: body.listen_addr,
         advertise_addr: body.advertise_addr,
         data_path_addr: body.data_path_addr,
-        remote_addrs: body.remote_addrs,
+        remote_addrs: body.remote_addrs.iter().map(|addr| with_port(addr)).collect(),
         join_token: body.join_token,
         availability: availability(&body.availability)?,
     };
@@ -108,6 +113,17 @@ fn check_listen_addr(addr: &str) -> Result<(), ApiError> {
         return Err(ApiError::bad_request("invalid ListenAddr \"\": invalid empty address"));
     }
     Ok(())
+}
+
+/// A manager's address as dockerd completes it; what it cannot read, it leaves to the connection.
+fn with_port(addr: &str) -> String {
+    let addr = addr.strip_prefix("tcp://").unwrap_or(addr);
+    match addr.matches(':').count() {
+        0 => format!("{addr}:{MANAGER_PORT}"),
+        1 if addr.ends_with(':') => format!("{addr}{MANAGER_PORT}"),
+        2.. if addr.starts_with('[') && addr.ends_with(']') => format!("{addr}:{MANAGER_PORT}"),
+        _ => addr.to_owned(),
+    }
 }
 
 fn check_pools(pools: &[String], subnet_size: u32) -> Result<(), ApiError> {
@@ -192,5 +208,23 @@ pub(crate) fn ping_header(info: &SwarmInfo) -> &'static str {
         (LocalNodeState::Active, true) => "active/manager",
         (LocalNodeState::Active, false) => "active/worker",
         (state, _) => state_word(state),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_managers_address_needs_no_port() {
+        let check = |addr: &str, expected: &str| assert_eq!(with_port(addr), expected, "{addr}");
+        check("10.0.0.1", "10.0.0.1:2377");
+        check("web1.example", "web1.example:2377");
+        check("tcp://10.0.0.1", "10.0.0.1:2377");
+        check("10.0.0.1:", "10.0.0.1:2377");
+        check("10.0.0.1:4000", "10.0.0.1:4000");
+        check("[fd00::1]", "[fd00::1]:2377");
+        check("[fd00::1]:4000", "[fd00::1]:4000");
+        check("fd00::1", "fd00::1");
     }
 }

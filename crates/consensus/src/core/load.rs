@@ -33,17 +33,22 @@ pub struct Stored {
     pub hard_state: raftpb::HardState,
 }
 
+/// What to do about a log that cannot be used. Putting back an older copy is no way where other managers go on: this one
+/// would deny votes and entries that they count on.
+pub(crate) const MENDING: &str =
+    "; if other managers have a quorum, leave with --force and join again, else restore a backup";
+
 /// Why what is on the disk cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// The log goes on after a snapshot that is not there.
-    #[error("the raft log goes on after the snapshot at index {index}, which is missing; restore it from a copy")]
+    #[error("the raft log goes on after the snapshot at index {index}, which is missing{}", MENDING)]
     SnapshotMissing {
         /// Where the snapshot should be.
         index: u64,
     },
     /// Entries are missing.
-    #[error("the raft log lacks the entries from {expected} to {found}; restore it from a copy")]
+    #[error("the raft log lacks the entries from {expected} to {found}{}", MENDING)]
     Gap {
         /// The first index that is missing.
         expected: u64,

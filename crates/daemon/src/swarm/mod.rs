@@ -183,14 +183,14 @@ impl SwarmBackend for Swarm {
     async fn nodes(&self, filter: NodeFilter) -> SwarmResult<Vec<Node>> {
         let manager = self.led_manager().await?;
         let mut nodes = all(&manager.shared().view(), |node| filter.matches(node));
-        nodes.iter_mut().for_each(|node| manager.fill_manager_status(node));
+        manager.fill_manager_statuses(&mut nodes).await.map_err(from_control)?;
         Ok(nodes)
     }
 
     async fn node(&self, id: &NodeId) -> SwarmResult<Node> {
         let manager = self.led_manager().await?;
         let mut node: Node = one(&manager.shared().view(), id, "node")?;
-        manager.fill_manager_status(&mut node);
+        manager.fill_manager_statuses(std::slice::from_mut(&mut node)).await.map_err(from_control)?;
         Ok(node)
     }
 

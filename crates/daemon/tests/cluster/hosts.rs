@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -105,6 +105,17 @@ impl Wire {
             get(address)
         });
         asked.join().expect("no panic")
+    }
+
+    /// Connections from outside of the machines.
+    pub fn connect(&self, address: &str, count: usize) -> Vec<TcpStream> {
+        let namespace = fs::File::open(self.namespace()).expect("the wire");
+        let address: SocketAddr = address.parse().expect("an address");
+        let made = std::thread::spawn(move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).expect("the wire");
+            (0..count).map(|_| TcpStream::connect(address).expect("a connection")).collect()
+        });
+        made.join().expect("no panic")
     }
 
     /// Runs a program where the bridge is.

@@ -97,7 +97,10 @@ fn a_manager_that_was_cut_off_catches_up() {
     let wire = swarm(3, 2);
     let [a, b, c] = wire.hosts.as_slice() else { unreachable!("three machines") };
     c.cut();
-    a.until(LEADERS, |out| out.lines().any(|line| line == "c/Unreachable"));
+    for host in [a, b] {
+        // Only the leader hears of all; the other asks it.
+        host.until(LEADERS, |out| out.lines().any(|line| line == "c/Unreachable"));
+    }
     a.docker("service scale dummy=4");
     let refused = until("the lone manager's refusal", || {
         let done = c.try_docker("service ls");

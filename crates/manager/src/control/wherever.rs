@@ -1,14 +1,16 @@
 //! Each write of the control API: on the leader if it is another manager, here if it is this one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    ClusterSpec, Config, ConfigId, ConfigSpec, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec, ObjectVersion,
-    Secret, SecretId, SecretSpec, Service, ServiceId, ServiceSpec, Task, TaskId,
+    ClusterSpec, Config, ConfigId, ConfigSpec, ManagerStatus, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec,
+    ObjectVersion, Secret, SecretId, SecretSpec, Service, ServiceId, ServiceSpec, Task, TaskId,
 };
-use swarm_proto::convert::ToProto;
+use swarm_proto::convert::{ConvertError, FromProto, ToProto};
 use swarm_proto::swarmkit as p;
 use swarm_proto::swarmkit::control_client::ControlClient;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use super::{Control, KeyRotation, RemoveKind, UpdateKind};
@@ -91,6 +93,23 @@ impl Control {
             None => self.local.update_node(id, version, spec).await,
             Some(answer) => self.arrived::<Node>(answer.node).await.map(drop),
         }
+    }
+
+    /// The managers' statuses as the leader sees them, since only the leader hears of all; `None` if it is this manager.
+    pub(crate) async fn leaders_manager_statuses(
+        &self,
+    ) -> Result<Option<BTreeMap<NodeId, ManagerStatus>>, ControlError> {
+        let roles = vec![p::NodeRole::Manager as i32];
+        let filters = p::ListNodesRequestFilters { roles, ..Default::default() };
+        let request = p::ListNodesRequest { filters: Some(filters) };
+        let Some(answer) = self.ask(&request, calls!(list_nodes)).await? else { return Ok(None) };
+        let statuses = answer.nodes.into_iter().map(|node| {
+            let node = Node::from_proto(node)?;
+            Ok(node.manager_status.map(|status| (node.id, status)))
+        });
+        let statuses: Result<Vec<_>, ConvertError> = statuses.collect();
+        let statuses = statuses.map_err(|error| ControlError::new(Code::Internal, error.to_string()))?;
+        Ok(Some(statuses.into_iter().flatten().collect()))
     }
 
     /// Removes a node that is down or, with force, any worker. Its tasks are orphaned, its certificate is refused from
