@@ -91,6 +91,11 @@ fn ports_in_host_mode_answer_and_updates_roll_back() {
     });
     daemon.docker("service rollback -d web");
     assert_eq!(env().trim(), "[A=1]");
+    // Between the old task's end and the new one's start the port is free for whoever asks first.
+    until("the rollback's end", || {
+        let state = daemon.docker("service inspect web --format {{.UpdateStatus.State}}");
+        (state.trim() == "rollback_completed").then_some(())
+    });
     let taken = daemon.try_docker(&format!("service create -d --name other --publish {publish} tiny-service"));
     assert_eq!(taken.code, 0, "dockerd takes it and leaves it pending: {taken:?}");
     until("a reason", || {
