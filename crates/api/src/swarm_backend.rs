@@ -319,7 +319,7 @@ pub enum LogStream {
 /// One change of one of the swarm's objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SwarmEvent {
-    /// When the change was seen.
+    /// When the object was changed; of a removal, when it was seen.
     pub at: Timestamp,
     /// What was done.
     pub action: SwarmEventAction,
@@ -327,6 +327,17 @@ pub struct SwarmEvent {
     pub object: SwarmObject,
     /// For updates: the object before, of the same kind.
     pub old: Option<SwarmObject>,
+    /// For services: the move of one of its tasks that this tells of, if it is not a change of the service itself.
+    pub moved: Option<TaskMove>,
+}
+
+/// A step of a task's move to another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskMove {
+    /// The task that was made, or that is to stop.
+    pub task_id: TaskId,
+    /// What happens, in words.
+    pub text: String,
 }
 
 /// What was done to an object.

@@ -92,6 +92,12 @@ impl Leadership {
         *self.ready.borrow()
     }
 
+    /// What calls fail with at present: nobody has led for longer than they wait.
+    pub(crate) fn missing(&self) -> Option<ControlError> {
+        let is_over = |since: &Instant| since.elapsed() >= LEADERLESS_LIMIT;
+        self.leaderless_since.borrow().as_ref().is_some_and(is_over).then(ControlError::no_leader)
+    }
+
     /// The leader; waits for one as long as [`LEADERLESS_LIMIT`] allows.
     pub(crate) async fn find(&self) -> Result<Leader, Status> {
         let (mut status, mut ready) = (self.status.clone(), self.ready.clone());
@@ -188,4 +194,22 @@ fn stopped() -> Status {
 /// What a clock of [`run_clock`] writes into.
 pub(crate) fn clock() -> (watch::Sender<Option<Instant>>, watch::Receiver<Option<Instant>>) {
     watch::channel(Some(Instant::now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_missing_leader_is_told_of_when_calls_no_longer_wait_for_one() {
+        let (_status, status) = watch::channel(RaftStatus::default());
+        let (_ready, ready) = watch::channel(false);
+        let (since, leaderless_since) = clock();
+        let leadership = Leadership::new(status, ready, leaderless_since, crate::test_support::credentials());
+        assert!(leadership.missing().is_none());
+        tokio::time::advance(LEADERLESS_LIMIT).await;
+        assert_eq!(leadership.missing().map(|error| error.desc), Some(ControlError::no_leader().desc));
+        since.send_replace(None);
+        assert!(leadership.missing().is_none());
+    }
 }

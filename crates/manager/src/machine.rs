@@ -32,7 +32,7 @@ impl StateMachine for StoreMachine {
             Err(error) => return tracing::error!(index, %error, "a raft entry was skipped"),
         };
         match self.view.apply(&actions) {
-            Ok(events) => self.shared.publish(self.view.clone(), events),
+            Ok(events) => self.shared.publish(index, self.view.clone(), events),
             Err(error) => tracing::error!(index, %error, "a raft entry was skipped"),
         }
     }

@@ -92,6 +92,9 @@ pub struct Manager {
     control: Control,
     services: Services,
     raft: Arc<consensus::Handle>,
+    /// The last index of the log that it was started on.
+    log_found: u64,
+    leadership: Arc<Leadership>,
     ready: watch::Receiver<bool>,
     timing: watch::Receiver<Timing>,
     /// Ended by [`Manager::stop`] or with the manager.
@@ -105,6 +108,7 @@ impl Manager {
         let certificate = credentials.current().node.clone().ok_or(ManagerError::NoCertificate)?;
         let shared = Arc::new(Shared::default());
         let raft = start_raft(&config, &shared).await?;
+        let log_found = raft.last_index();
         // Requests of different runs must not share an identifier; SwarmKit draws them from a clock, too.
         let first_request = config.seed & (u64::MAX >> 1);
         let writer = Arc::new(Writer::new(shared.clone(), Arc::new(RaftLog(raft.clone())), first_request));
@@ -158,11 +162,13 @@ impl Manager {
             raft: Arc::new(OwnRaftService::new(raft.clone(), routes::let_managers_in)),
         };
         Ok(Self {
-            control: Control::new(control, leadership),
+            control: Control::new(control, leadership.clone()),
             services,
             shared,
             writer,
             raft,
+            log_found,
+            leadership,
             ready,
             timing,
             loops: std::sync::Mutex::new(loops),
@@ -174,9 +180,19 @@ impl Manager {
         &self.shared
     }
 
+    /// The last index of the log that was on the disk at the start: commits up to it are no news.
+    pub fn log_found(&self) -> u64 {
+        self.log_found
+    }
+
     /// Waits until somebody leads, for as long as SwarmKit does; an error when nobody does.
     pub async fn await_leader(&self) -> Result<(), ControlError> {
         self.control.await_leader().await
+    }
+
+    /// What calls fail with at present because nobody leads; does not wait.
+    pub fn leader_missing(&self) -> Option<ControlError> {
+        self.leadership.missing()
     }
 
     /// Writes of the control API.

@@ -11,6 +11,8 @@ const WATCH_QUEUE: usize = 4096;
 
 /// One committed transaction.
 pub struct Commit {
+    /// Its place in the raft log.
+    pub index: u64,
     /// The store with it.
     pub view: View,
     /// What it changed.
@@ -67,11 +69,11 @@ impl Shared {
     }
 
     /// Makes a commit visible.
-    pub(crate) fn publish(&self, view: View, events: Vec<Event>) {
+    pub(crate) fn publish(&self, index: u64, view: View, events: Vec<Event>) {
         let mut held = self.view.write().unwrap_or_else(PoisonError::into_inner);
         *held = view.clone();
         // Nobody watching is fine: the view holds everything.
-        self.commits.send(Published::Commit(Arc::new(Commit { view, events }))).ok();
+        self.commits.send(Published::Commit(Arc::new(Commit { index, view, events }))).ok();
     }
 
     /// Puts a snapshot's state in the place of everything.

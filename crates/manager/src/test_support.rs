@@ -51,7 +51,7 @@ pub(crate) async fn replicate(from: Arc<Shared>, to: Arc<Shared>) {
     to.replace(watch.view.clone());
     while let Some(next) = watch.next().await {
         match next {
-            Next::Commit(commit) => to.publish(commit.view.clone(), commit.events.clone()),
+            Next::Commit(commit) => to.publish(commit.index, commit.view.clone(), commit.events.clone()),
             Next::Anew => to.replace(watch.view.clone()),
         }
     }

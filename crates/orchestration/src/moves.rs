@@ -15,7 +15,7 @@
 use crate::restart::{Restarts, Work};
 use crate::slots::tasks_of_slot;
 use crate::tasks::{Mode, has_ended, slot_of, write};
-use model::{Node, Service, Task, TaskState};
+use model::{Node, NodeId, Service, Task, TaskState};
 use std::fmt;
 use std::sync::Arc;
 use store::{Transaction, View};
@@ -107,6 +107,19 @@ pub(crate) fn is_under_way(slot: &[Arc<Task>], new: &Task) -> bool {
 /// The task that is about to replace `old`.
 pub(crate) fn successor<'a>(slot: &'a [Arc<Task>], old: &Task) -> Option<&'a Arc<Task>> {
     slot.iter().find(|new| is_under_way(slot, new) && replaced_by(slot, new).is_some_and(|it| it.id == old.id))
+}
+
+/// What a change of a task tells of a move, in words: that one begins, has been taken over, was given up. From what every
+/// manager has, so that all tell the same.
+pub fn told(view: &View, old: Option<&Task>, new: &Task) -> Option<String> {
+    let why = reason(new);
+    if why.is_some() && why != old.and_then(reason) {
+        return why.map(str::to_owned);
+    }
+    let replaced = new.annotations.labels.get(REPLACES_LABEL).filter(|_| old.is_none())?;
+    let name = |id: Option<&NodeId>| node_name(id.and_then(|id| view.node(id)).map(|node| &**node)).to_owned();
+    let from = view.get_str::<Task>(replaced).and_then(|task| task.node_id.as_ref());
+    Some(format!("moves slot {} from node {} to node {}", new.slot, name(from), name(new.node_id.as_ref())))
 }
 
 /// What people call the node.

@@ -41,6 +41,10 @@ pub(crate) fn describe(event: &SwarmEvent) -> Described {
             _ => {}
         }
     }
+    if let Some(moved) = &event.moved {
+        attributes.insert("skep.rebalance".to_owned(), moved.text.clone());
+        attributes.insert("skep.rebalance.task".to_owned(), moved.task_id.to_string());
+    }
     Described { kind, action, id, attributes }
 }
 
@@ -90,10 +94,11 @@ fn service_changes(old: &Service, new: &Service, attributes: &mut BTreeMap<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::swarm_backend::TaskMove;
     use model::{NodeState, ReplicatedService, Timestamp, UpdateState, UpdateStatus};
 
     fn event(object: SwarmObject, old: Option<SwarmObject>) -> SwarmEvent {
-        SwarmEvent { at: Timestamp::default(), action: SwarmEventAction::Update, object, old }
+        SwarmEvent { at: Timestamp::default(), action: SwarmEventAction::Update, object, old, moved: None }
     }
 
     #[test]
@@ -108,6 +113,19 @@ mod tests {
         assert_eq!((described.kind, described.action, described.id.as_str()), ("service", "update", "s"));
         let pairs: Vec<_> = described.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(pairs, ["name=web", "replicas.new=5", "replicas.old=1"]);
+    }
+
+    #[test]
+    fn a_moved_task_is_an_update_of_its_service() {
+        let mut service = Service { id: "s".into(), ..Service::default() };
+        service.spec.annotations.name = "web".into();
+        let moved = TaskMove { task_id: "t1".into(), text: "moves slot 3 from node a to node b".into() };
+        let event = SwarmEvent { moved: Some(moved), ..event(SwarmObject::Service(Box::new(service)), None) };
+        let described = describe(&event);
+        assert_eq!((described.kind, described.action, described.id.as_str()), ("service", "update", "s"));
+        let pairs: Vec<_> = described.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let expected = ["name=web", "skep.rebalance=moves slot 3 from node a to node b", "skep.rebalance.task=t1"];
+        assert_eq!(pairs, expected);
     }
 
     #[test]

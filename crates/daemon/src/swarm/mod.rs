@@ -154,6 +154,9 @@ impl SwarmBackend for Swarm {
             ..SwarmInfo::default()
         };
         let Some(manager) = self.node.manager().filter(|_| active_manager) else { return out };
+        if let Some(error) = manager.leader_missing() {
+            out.error = from_control(error).to_string();
+        }
         let view = manager.shared().view();
         out.nodes = view.nodes().count() as u64;
         out.managers = manager.status().borrow().members.len() as u64;

@@ -38,4 +38,10 @@ fn a_joined_machine_gets_its_share_by_itself() {
     }
     let told = a.docker("service ps dummy --no-trunc --format {{.CurrentState}}/{{.Error}}");
     assert!(told.contains("rebalance"), "the reason is told: {told}");
+    // `--until` ends with the last whole second.
+    a.until("events --since 10m --until 0s --filter type=service --format {{.Actor.Attributes}}", |events| {
+        let with = |text: &str| events.lines().filter(|line| line.contains(text)).count();
+        let ended = with("skep.rebalance:rebalanced: moved to node b ");
+        (with("skep.rebalance:moves slot "), ended) == (3, 3)
+    });
 }
