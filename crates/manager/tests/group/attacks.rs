@@ -295,9 +295,11 @@ async fn strangers_cannot_use_up_a_managers_memory() {
         let refused = issue(&channel, "SWMTKN-1-x-y", &[b'a'; 200 << 10]).await.unwrap_err();
         // Not even read: the service itself would say InvalidArgument.
         assert_ne!(refused.code(), Code::InvalidArgument, "{refused}");
+        // Connections of their own: a refused call may take its connection with it.
+        let (crowd, channel) = (strangers_channel(&scene, addr).await, strangers_channel(&scene, addr).await);
         let mut calls = JoinSet::new();
         for _ in 0..1024 {
-            calls.spawn(channel.clone().oneshot(endless()));
+            calls.spawn(crowd.clone().oneshot(endless()));
         }
         let ask =
             async || CaClient::new(channel.clone()).get_root_ca_certificate(p::GetRootCaCertificateRequest {}).await;
