@@ -49,6 +49,16 @@ pub enum Beginning {
     ForceNewCluster,
 }
 
+impl Beginning {
+    /// What a founder writes.
+    fn founding(self) -> Option<Founding> {
+        match self {
+            Self::Found(founding) => Some(*founding),
+            Self::Restart | Self::Join { .. } | Self::ForceNewCluster => None,
+        }
+    }
+}
+
 /// What a manager is started with.
 pub struct ManagerConfig {
     /// This node.
@@ -119,10 +129,7 @@ impl Manager {
         };
         let (dispatcher, mut loops) = Dispatcher::start(writer.clone(), identity, raft.status(), config.seed);
         let (ready_sender, ready) = watch::channel(false);
-        let founding = match config.beginning {
-            Beginning::Found(founding) => Some(*founding),
-            Beginning::Restart | Beginning::Join { .. } | Beginning::ForceNewCluster => None,
-        };
+        let founding = config.beginning.founding();
         let duties = Duties { writer: writer.clone(), raft: raft.clone(), credentials: credentials.clone() };
         let leader = LeaderLoop {
             writer: writer.clone(),

@@ -41,7 +41,7 @@ pub const BACK_OFF_LIMIT: Duration = Duration::from_secs(60 * 60);
 pub const MONITOR: Duration = Duration::from_secs(5);
 /// How long a new task may take to run.
 pub const MOVE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// How many services are looked at in one plan; the others follow after [`NEXT_SERVICES`].
+/// How many services are looked at in one plan; the others follow after `NEXT_SERVICES`.
 pub const SERVICES_LIMIT: usize = 32;
 /// How long after a full plan the next one is due.
 const NEXT_SERVICES: Duration = Duration { seconds: 0, nanos: 20_000_000 };
