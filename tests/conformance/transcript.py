@@ -224,7 +224,9 @@ class Transcript:
 
     def run_events(self, kind):
         """The shape of all events of one type: which keys come with which action."""
-        result = self.engine.docker(["events", "--since", str(self.started), "--until", str(int(time.time())), "--filter",
+        # Times of filters are whole seconds, and both tell of the last change a little after its command has ended.
+        until = int(time.time()) + 2
+        result = self.engine.docker(["events", "--since", str(self.started), "--until", str(until), "--filter",
                                      f"type={kind}", "--format", "json"], timeout=COMMAND_SECONDS)
         shapes = set()
         for line in result.stdout.splitlines():

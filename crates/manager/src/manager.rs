@@ -28,7 +28,7 @@ use crate::machine::{RaftLog, StoreMachine};
 use crate::membership::MembershipService;
 use crate::resource_allocator::ResourceAllocatorService;
 use crate::routes::{self, OwnRaftService, Services};
-use crate::shared::Shared;
+use crate::shared::{Shared, Watch};
 use crate::timing::Timing;
 use crate::tuning;
 use crate::writer::Writer;
@@ -104,6 +104,8 @@ pub struct Manager {
     raft: Arc<consensus::Handle>,
     /// The last index of the log that it was started on.
     log_found: u64,
+    /// From before the first commit, for the first who asks.
+    news: std::sync::Mutex<Option<Watch>>,
     leadership: Arc<Leadership>,
     ready: watch::Receiver<bool>,
     timing: watch::Receiver<Timing>,
@@ -119,6 +121,7 @@ impl Manager {
         let shared = Arc::new(Shared::default());
         let raft = start_raft(&config, &shared).await?;
         let log_found = raft.last_index();
+        let news = std::sync::Mutex::new(Some(shared.watch()));
         // Requests of different runs must not share an identifier; SwarmKit draws them from a clock, too.
         let first_request = config.seed & (u64::MAX >> 1);
         let writer = Arc::new(Writer::new(shared.clone(), Arc::new(RaftLog(raft.clone())), first_request));
@@ -175,6 +178,7 @@ impl Manager {
             writer,
             raft,
             log_found,
+            news,
             leadership,
             ready,
             timing,
@@ -185,6 +189,13 @@ impl Manager {
     /// The committed state and its changes.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// The committed state and its changes: for the first who asks since this manager started, so that nobody needs to be
+    /// quicker than a founder's first commits to hear of them.
+    pub fn news(&self) -> Watch {
+        let first = self.news.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.shared.watch())
     }
 
     /// The last index of the log that was on the disk at the start: commits up to it are no news.

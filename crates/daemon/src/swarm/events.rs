@@ -25,7 +25,7 @@ pub(super) fn stream(managers: watch::Receiver<Option<Arc<Manager>>>) -> mpsc::R
 
 async fn pump(mut managers: watch::Receiver<Option<Arc<Manager>>>, sender: &mpsc::Sender<SwarmEvent>) {
     loop {
-        let of = |manager: &Arc<Manager>| (manager.shared().watch(), manager.log_found());
+        let of = |manager: &Arc<Manager>| (manager.news(), manager.log_found());
         let found = managers.borrow_and_update().as_ref().map(of);
         let Some((watch, log_found)) = found else {
             if managers.changed().await.is_err() {
