@@ -90,29 +90,37 @@ impl Firewall {
         [&self.filter.name, &self.ports.name, &self.ingress.name]
     }
 
-    /// Writes all tables anew, in one go.
+    /// Writes all tables anew. At every moment one set of them counts.
     pub(crate) fn replace(&mut self, rules: &HostRules) -> io::Result<()> {
-        let mut batch = Batch::new();
-        self.write_filter(&mut batch, rules);
-        self.write_ports(&mut batch, rules);
-        self.write_ingress(&mut batch, rules);
-        self.commit(batch)
+        let stand_ins = self.tables().map(Table::stand_in);
+        let [first, second] = [&stand_ins, &self.tables().map(Table::clone)].map(|[filter, ports, ingress]| {
+            let mut batch = Batch::new();
+            write_filter(&mut batch, filter, rules);
+            write_ports(&mut batch, ports, rules);
+            write_ingress(&mut batch, ingress, rules);
+            batch
+        });
+        self.socket.as_mut().map_or(Ok(()), |socket| socket.replace(first, second, &stand_ins))
     }
 
     /// Removes all tables.
     pub(crate) fn remove(&mut self) -> io::Result<()> {
         let mut batch = Batch::new();
-        for table in [&self.filter, &self.ports, &self.ingress] {
-            batch.add_table(table);
-            batch.delete_table(table);
+        for table in self.tables().into_iter().flat_map(|table| [table.clone(), table.stand_in()]) {
+            batch.add_table(&table);
+            batch.delete_table(&table);
         }
         self.commit(batch)
+    }
+
+    fn tables(&self) -> [&Table; 3] {
+        [&self.filter, &self.ports, &self.ingress]
     }
 
     /// Opens ports.
     pub(crate) fn add_forwards(&mut self, forwards: &[Forward]) -> io::Result<()> {
         let mut batch = Batch::new();
-        self.add_forward_elements(&mut batch, forwards);
+        add_forward_elements(&mut batch, &self.ports, forwards);
         self.commit(batch)
     }
 
@@ -138,81 +146,78 @@ impl Firewall {
         batch.add_elements(&self.ingress, INGRESS_PORTS, &ingress_elements(added));
         self.commit(batch)
     }
+}
 
-    fn add_forward_elements(&self, batch: &mut Batch, forwards: &[Forward]) {
-        let (any, one) = split(forwards);
-        batch.add_elements(&self.ports, ANY, &any);
-        batch.add_elements(&self.ports, ONE, &one);
+fn add_forward_elements(batch: &mut Batch, ports: &Table, forwards: &[Forward]) {
+    let (any, one) = split(forwards);
+    batch.add_elements(ports, ANY, &any);
+    batch.add_elements(ports, ONE, &one);
+}
+
+fn write_filter(batch: &mut Batch, table: &Table, rules: &HostRules) {
+    batch.replace_table(table);
+    batch.add_base_chain(table, "raw", &Hook::filter(PREROUTING, -300));
+    batch.add_base_chain(table, "forward", &Hook::filter(FORWARD, 0));
+    batch.add_base_chain(table, "output", &Hook::filter(OUTPUT, 0));
+    for bridge in &rules.bridges {
+        // a container that uses its neighbour's published port would be told to go there directly, past the translation
+        let redirect = Rule::new().oif(Cmp::Eq, &bridge.link).icmp_redirect().verdict(Verdict::Drop);
+        batch.add_rule(table, "output", &redirect);
+        let chain = format!("to-{}", bridge.link);
+        let inside = Rule::new().iif(Cmp::Eq, &bridge.link);
+        // the bridges have route_localnet, for published ports on 127.0.0.1: no container may use it
+        let loopback = inside.clone().daddr(Cmp::Eq, LOOPBACK).verdict(Verdict::Drop);
+        batch.add_rule(table, "raw", &loopback);
+        batch.add_chain(table, &chain);
+        let rules = [
+            Rule::new().established().verdict(Verdict::Accept),
+            Rule::new().dnatted().verdict(Verdict::Accept),
+            inside.verdict(if bridge.icc { Verdict::Accept } else { Verdict::Drop }),
+            Rule::new().verdict(Verdict::Drop),
+        ];
+        rules.iter().for_each(|rule| batch.add_rule(table, &chain, rule));
+        let jump = Rule::new().oif(Cmp::Eq, &bridge.link).verdict(Verdict::Jump(chain));
+        batch.add_rule(table, "forward", &jump);
     }
+}
 
-    fn write_filter(&self, batch: &mut Batch, rules: &HostRules) {
-        let table = &self.filter;
-        batch.replace_table(table);
-        batch.add_base_chain(table, "raw", &Hook::filter(PREROUTING, -300));
-        batch.add_base_chain(table, "forward", &Hook::filter(FORWARD, 0));
-        batch.add_base_chain(table, "output", &Hook::filter(OUTPUT, 0));
-        for bridge in &rules.bridges {
-            // a container that uses its neighbour's published port would be told to go there directly, past the translation
-            let redirect = Rule::new().oif(Cmp::Eq, &bridge.link).icmp_redirect().verdict(Verdict::Drop);
-            batch.add_rule(table, "output", &redirect);
-            let chain = format!("to-{}", bridge.link);
-            let inside = Rule::new().iif(Cmp::Eq, &bridge.link);
-            // the bridges have route_localnet, for published ports on 127.0.0.1: no container may use it
-            let loopback = inside.clone().daddr(Cmp::Eq, LOOPBACK).verdict(Verdict::Drop);
-            batch.add_rule(table, "raw", &loopback);
-            batch.add_chain(table, &chain);
-            let rules = [
-                Rule::new().established().verdict(Verdict::Accept),
-                Rule::new().dnatted().verdict(Verdict::Accept),
-                inside.verdict(if bridge.icc { Verdict::Accept } else { Verdict::Drop }),
-                Rule::new().verdict(Verdict::Drop),
-            ];
-            rules.iter().for_each(|rule| batch.add_rule(table, &chain, rule));
-            let jump = Rule::new().oif(Cmp::Eq, &bridge.link).verdict(Verdict::Jump(chain));
-            batch.add_rule(table, "forward", &jump);
+fn write_ports(batch: &mut Batch, table: &Table, rules: &HostRules) {
+    batch.replace_table(table);
+    batch.add_set(table, ANY, DataType::ProtoPort, Some(DataType::AddressPort));
+    batch.add_set(table, ONE, DataType::AddressProtoPort, Some(DataType::AddressPort));
+    batch.add_chain(table, "published");
+    // address . protocol . port: three registers in a row
+    let key_one = Rule::new().with([
+        Expr::Payload { base: crate::nft::Base::Network, offset: 16, len: 4, reg: R1 },
+        Expr::Meta(crate::nft::Meta::L4Proto, R2),
+        Expr::Payload { base: crate::nft::Base::Transport, offset: 2, len: 2, reg: R2 + 1 },
+    ]);
+    batch.add_rule(table, "published", &translate(key_one, ONE));
+    batch.add_rule(table, "published", &translate(Rule::new().key_proto_port(), ANY));
+    hook_local(batch, table, "published");
+    batch.add_base_chain(table, "postrouting", &Hook::nat(POSTROUTING));
+    for bridge in &rules.bridges {
+        let (out, from) = (Rule::new().oif(Cmp::Eq, &bridge.link), bridge.subnet.network());
+        // the host's own clients at 127.0.0.1, and containers that use a port published by a neighbour
+        batch.add_rule(table, "postrouting", &out.clone().saddr(Cmp::Eq, LOOPBACK).masquerade());
+        batch.add_rule(table, "postrouting", &out.saddr(Cmp::Eq, from).dnatted().masquerade());
+        if bridge.masquerade {
+            let away = Rule::new().oif(Cmp::Neq, &bridge.link).saddr(Cmp::Eq, from);
+            batch.add_rule(table, "postrouting", &away.masquerade());
         }
     }
+    add_forward_elements(batch, table, &rules.forwards);
+}
 
-    fn write_ports(&self, batch: &mut Batch, rules: &HostRules) {
-        let table = &self.ports;
-        batch.replace_table(table);
-        batch.add_set(table, ANY, DataType::ProtoPort, Some(DataType::AddressPort));
-        batch.add_set(table, ONE, DataType::AddressProtoPort, Some(DataType::AddressPort));
-        batch.add_chain(table, "published");
-        // address . protocol . port: three registers in a row
-        let key_one = Rule::new().with([
-            Expr::Payload { base: crate::nft::Base::Network, offset: 16, len: 4, reg: R1 },
-            Expr::Meta(crate::nft::Meta::L4Proto, R2),
-            Expr::Payload { base: crate::nft::Base::Transport, offset: 2, len: 2, reg: R2 + 1 },
-        ]);
-        batch.add_rule(table, "published", &translate(key_one, ONE));
-        batch.add_rule(table, "published", &translate(Rule::new().key_proto_port(), ANY));
-        hook_local(batch, table, "published");
-        batch.add_base_chain(table, "postrouting", &Hook::nat(POSTROUTING));
-        for bridge in &rules.bridges {
-            let (out, from) = (Rule::new().oif(Cmp::Eq, &bridge.link), bridge.subnet.network());
-            // the host's own clients at 127.0.0.1, and containers that use a port published by a neighbour
-            batch.add_rule(table, "postrouting", &out.clone().saddr(Cmp::Eq, LOOPBACK).masquerade());
-            batch.add_rule(table, "postrouting", &out.saddr(Cmp::Eq, from).dnatted().masquerade());
-            if bridge.masquerade {
-                let away = Rule::new().oif(Cmp::Neq, &bridge.link).saddr(Cmp::Eq, from);
-                batch.add_rule(table, "postrouting", &away.masquerade());
-            }
-        }
-        self.add_forward_elements(batch, &rules.forwards);
+fn write_ingress(batch: &mut Batch, table: &Table, rules: &HostRules) {
+    batch.replace_table(table);
+    batch.add_set(table, INGRESS_PORTS, DataType::ProtoPort, None);
+    batch.add_chain(table, "mesh");
+    if let Some(address) = rules.ingress {
+        batch.add_rule(table, "mesh", &Rule::new().proto_port_in(INGRESS_PORTS).dnat(address, None));
     }
-
-    fn write_ingress(&self, batch: &mut Batch, rules: &HostRules) {
-        let table = &self.ingress;
-        batch.replace_table(table);
-        batch.add_set(table, INGRESS_PORTS, DataType::ProtoPort, None);
-        batch.add_chain(table, "mesh");
-        if let Some(address) = rules.ingress {
-            batch.add_rule(table, "mesh", &Rule::new().proto_port_in(INGRESS_PORTS).dnat(address, None));
-        }
-        hook_local(batch, table, "mesh");
-        batch.add_elements(table, INGRESS_PORTS, &ingress_elements(&rules.ingress_ports));
-    }
+    hook_local(batch, table, "mesh");
+    batch.add_elements(table, INGRESS_PORTS, &ingress_elements(&rules.ingress_ports));
 }
 
 /// Packets for an address of this machine, from outside and from itself, go to `chain`.
