@@ -149,6 +149,7 @@ async fn end_shim(engine: &Arc<Inner>, record: &Record, client: &ShimClient) -> 
         }
     }
     crate::orphan::delete_in_runtime(engine, record).await;
+    crate::orphan::end_shim(client.directory()).await;
     ShimEnd::Over
 }
 
