@@ -1,24 +1,24 @@
 //! The listener on 2377: takes connections, shakes hands, and gives them to a gRPC server together with who calls.
 //!
 //! ```text
-//!   accept ── permit ──► handshake (time-out) ──► channel ──► tonic
-//!                └ none left: connections wait in the kernel's queue
+//!   accept ── place ──► handshake (time-out) ──► channel ──► tonic
+//!               └ none left: one of the address with the most handshakes is given up (see `places.rs`)
 //! ```
 //!
 //! A caller without a certificate passes, since joining nodes have none; one with a bad certificate does not. Such guests
 //! are few at a time and not for long: whoever reaches the port can be one, and the nodes' connections and the daemon's
-//! file descriptors must not be theirs to use up.
+//! file descriptors must not be theirs to use up. Nor can they keep each other out, or the nodes: handshakes and guests
+//! have places that are shared fairly among addresses.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -28,21 +28,28 @@ use tonic::transport::server::Connected;
 
 use crate::certificate::PeerIdentity;
 use crate::dial::watch_peer;
+use crate::places::{Place, Places};
 use crate::tls::Credentials;
 
 /// Pause after the kernel refused to accept (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that shook hands and wait to be taken.
 const QUEUE: usize = 64;
+/// How long a handshake is left alone when others from addresses as crowded as its own want its place: a peer on the other
+/// side of the world needs one round trip.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(500);
+/// The same for a guest: a joiner that waits for its certificate has it by then.
+const GUEST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenLimits {
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// Handshakes at a time.
+    /// Handshakes at a time, of all addresses.
     pub handshakes: usize,
-    /// Connections of callers without a certificate at a time; one more is closed.
+    /// Connections of callers without a certificate at a time, of all addresses; one more is closed, or takes the place of
+    /// one from an address that has more.
     pub guests: usize,
     /// How long such a connection lives. A joiner needs a second, and dials again when it is cut off.
     pub guest_time: Duration,
@@ -52,7 +59,7 @@ impl Default for ListenLimits {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(5),
-            handshakes: 256,
+            handshakes: 512,
             guests: 512,
             guest_time: Duration::from_mins(2),
         }
@@ -80,7 +87,7 @@ pub struct PeerStream<S = TcpStream> {
 /// A guest's place, and when it has to go.
 #[derive(Debug)]
 struct Stay {
-    _place: OwnedSemaphorePermit,
+    place: Place,
     end: Pin<Box<Sleep>>,
 }
 
@@ -122,11 +129,10 @@ async fn run_acceptor(
     limits: ListenLimits,
     send: mpsc::Sender<PeerStream>,
 ) {
-    let permits = Arc::new(Semaphore::new(limits.handshakes.max(1)));
-    let places = Arc::new(Semaphore::new(limits.guests.max(1)));
+    let places = Places::new(limits.handshakes, HANDSHAKE_PATIENCE);
+    let guests = Places::new(limits.guests, GUEST_PATIENCE);
     let mut handshakes = JoinSet::new();
     while !send.is_closed() {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
         while handshakes.try_join_next().is_some() {}
         let (stream, remote_addr) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -136,18 +142,25 @@ async fn run_acceptor(
                 continue;
             }
         };
-        let (credentials, send, places) = (credentials.clone(), send.clone(), places.clone());
+        let mut place = places.take(remote_addr.ip()).await;
+        let (credentials, send, guests) = (credentials.clone(), send.clone(), guests.clone());
         handshakes.spawn(async move {
             let shaken = async {
                 watch_peer(&stream)?;
-                tls_accept(stream, remote_addr, &credentials).await?.seated(&places, limits.guest_time)
+                tls_accept(stream, remote_addr, &credentials).await?.seated(&guests, limits.guest_time)
             };
-            match timeout(limits.handshake_timeout, shaken).await {
-                Ok(Ok(stream)) => drop(send.send(stream).await),
-                Ok(Err(error)) => tracing::debug!(%remote_addr, %error, "a connection was refused"),
-                Err(_) => tracing::debug!(%remote_addr, "TLS handshake took too long"),
+            let handed_on = async {
+                match timeout(limits.handshake_timeout, shaken).await {
+                    Ok(Ok(stream)) => drop(send.send(stream).await),
+                    Ok(Err(error)) => tracing::debug!(%remote_addr, %error, "a connection was refused"),
+                    Err(_) => tracing::debug!(%remote_addr, "TLS handshake took too long"),
+                }
+            };
+            tokio::select! {
+                // Either ends the task, and with it the connection that was not handed on.
+                () = handed_on => {}
+                () = place.lost() => tracing::debug!(%remote_addr, "a handshake was given up for one from elsewhere"),
             }
-            drop(permit);
         });
     }
 }
@@ -170,21 +183,22 @@ impl<S> PeerStream<S> {
     }
 
     /// Gives a guest one of the places, if there is one.
-    fn seated(mut self, places: &Arc<Semaphore>, time: Duration) -> io::Result<Self> {
+    fn seated(mut self, guests: &Places, time: Duration) -> io::Result<Self> {
         if self.peer.identity.is_none() {
-            let place = places.clone().try_acquire_owned();
+            let place = guests.try_take(self.peer.remote_addr.ip());
             let place = place.map_err(|_| io::Error::other("too many callers without a certificate"))?;
-            self.stay = Some(Stay { _place: place, end: Box::pin(sleep(time)) });
+            self.stay = Some(Stay { place, end: Box::pin(sleep(time)) });
         }
         Ok(self)
     }
 
-    /// Fails when a guest's time is over.
+    /// Fails when a guest's time is over, or its place was given to another.
     fn check_stay(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.stay.as_mut().map(|stay| stay.end.as_mut().poll(cx)) {
-            Some(Poll::Ready(())) => Err(io::ErrorKind::TimedOut.into()),
-            Some(Poll::Pending) | None => Ok(()),
+        let Some(stay) = &mut self.stay else { return Ok(()) };
+        if stay.end.as_mut().poll(cx).is_ready() || stay.place.poll_lost(cx).is_ready() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        Ok(())
     }
 }
 

@@ -8,9 +8,11 @@
 //! ```
 //!
 //! Whoever reaches the port may call without a certificate. Such guests get small messages, a bounded time, and a bounded
-//! number of calls at a time: none of it must let a stranger use up a manager's memory.
+//! number of calls at a time, shared fairly among their addresses: a stranger must neither use up a manager's memory nor
+//! keep joiners out.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,9 +20,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Limited;
-use identity::PeerInfo;
+use identity::{PeerInfo, Places};
 use model::{ClusterId, NodeId, NodeRole};
-use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -42,11 +43,12 @@ const GUEST_TIME: Duration = Duration::from_secs(90);
 
 /// The places of guests.
 #[derive(Clone)]
-pub(crate) struct GuestPlaces(Arc<Semaphore>);
+pub(crate) struct GuestPlaces(Places);
 
 impl Default for GuestPlaces {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_GUEST_CALLS)))
+        // Among equals nobody's call is broken off for another's.
+        Self(Places::new(MAX_GUEST_CALLS, GUEST_TIME))
     }
 }
 
@@ -114,10 +116,14 @@ impl Gate {
         if caller.is_some() {
             return self.pass(method, caller, request).await;
         }
-        let _place = keeper.guests.0.try_acquire().map_err(|_| too_many_guests())?;
+        let mut place = keeper.guests.0.try_take(guest_address(&request)).map_err(|_| too_many_guests())?;
         let request = request.map(|body| Body::new(Limited::new(body, MAX_GUEST_BYTES)));
-        let passed = tokio::time::timeout(GUEST_TIME, self.pass(method, caller, request)).await;
-        passed.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")))
+        let passed = tokio::time::timeout(GUEST_TIME, self.pass(method, caller, request));
+        tokio::select! {
+            // Either ends the call.
+            passed = passed => passed.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long"))),
+            () = place.lost() => Err(too_many_guests()),
+        }
     }
 
     async fn pass(
@@ -209,6 +215,14 @@ impl GateKeeper {
         }
         Err(Status::resource_exhausted(format!("more than one redirect to leader from: {}", redirects(headers))))
     }
+}
+
+/// Where a call without a certificate comes from; what another manager passes on says where that one got it from.
+fn guest_address(request: &Request<Body>) -> IpAddr {
+    let peer = request.extensions().get::<PeerInfo>();
+    let told = peer.and_then(|peer| peer.identity.as_ref()).and_then(|_| request.headers().get(REMOTE_ADDR));
+    let told = told.and_then(|told| told.to_str().ok()?.parse::<SocketAddr>().ok()).map(|told| told.ip());
+    told.or(peer.map(|peer| peer.remote_addr.ip())).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 fn too_many_guests() -> Status {

@@ -1,7 +1,10 @@
 //! Ways in which a worker could try to become a manager, on the wire, at the leader and at a follower.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http_body::Frame;
+use hyper_util::rt::TokioIo;
 use identity::{Credentials, Expiry, NodeCredential, NodeKey, RemoteList, ServerRole, system_now};
 use model::{NodeId, NodeRole};
 use swarm_proto::swarmkit as p;
@@ -11,6 +14,7 @@ use swarm_proto::swarmkit::health_client::HealthClient;
 use swarm_proto::swarmkit::node_ca_client::NodeCaClient;
 use swarm_proto::swarmkit::raft_client::RaftClient;
 use swarm_proto::swarmkit::raft_membership_client::RaftMembershipClient;
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::transport::Channel;
@@ -74,6 +78,21 @@ async fn issue(channel: &Channel, token: &str, csr: &[u8]) -> Result<(String, Ve
 async fn strangers_channel(scene: &Scene, addr: &str) -> Channel {
     let roots = scene.worker.credentials.current().roots.as_ref().clone();
     identity::connect(addr, ServerRole::Ca, &Credentials::new(roots, None)).await.unwrap()
+}
+
+/// The same from another of this machine's addresses.
+async fn strangers_channel_from(scene: &Scene, source: [u8; 4], addr: &str) -> Channel {
+    let roots = scene.worker.credentials.current().roots.as_ref().clone();
+    let addr: SocketAddr = addr.parse().unwrap();
+    let dial = tower::service_fn(move |_: http::Uri| {
+        let nobody = Credentials::new(roots.clone(), None);
+        async move {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::from((source, 0)))?;
+            identity::tls_connect(socket.connect(addr).await?, ServerRole::Ca, &nobody).await.map(TokioIo::new)
+        }
+    });
+    tonic::transport::Endpoint::from_static("http://manager").connect_with_connector(dial).await.unwrap()
 }
 
 fn forged<T>(scene: &Scene, message: T) -> Request<T> {
@@ -308,7 +327,9 @@ async fn strangers_cannot_use_up_a_managers_memory() {
         let full =
             async |answer: Result<_, Status>| answer.err().filter(|status| status.code() == Code::ResourceExhausted);
         until("no place left", async || full(ask().await).await).await;
-        // Nodes do not wait for strangers.
+        // Strangers from elsewhere do not wait for them, nor do nodes.
+        let elsewhere = strangers_channel_from(&scene, [127, 0, 0, 2], addr).await;
+        CaClient::new(elsewhere).get_root_ca_certificate(p::GetRootCaCertificateRequest {}).await.unwrap();
         let mut node = CaClient::new(scene.worker.channel(addr).await);
         node.get_root_ca_certificate(p::GetRootCaCertificateRequest {}).await.unwrap();
         calls.shutdown().await;
