@@ -8,14 +8,15 @@
 //! A caller without a certificate passes, since joining nodes have none; one with a bad certificate does not. Such guests
 //! are few at a time and not for long: whoever reaches the port can be one, and the nodes' connections and the daemon's
 //! file descriptors must not be theirs to use up. Nor can they keep each other out, or the nodes: handshakes and guests
-//! have places that are shared fairly among addresses.
+//! have places that are shared fairly among addresses. A worker has a few connections and no more.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use model::{NodeId, NodeRole};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -28,7 +29,7 @@ use tonic::transport::server::Connected;
 
 use crate::certificate::PeerIdentity;
 use crate::dial::watch_peer;
-use crate::places::{Place, Places};
+use crate::places::{Place, Places, host_of};
 use crate::tls::Credentials;
 
 /// Pause after the kernel refused to accept (no file descriptors left).
@@ -53,6 +54,9 @@ pub struct ListenLimits {
     pub guests: usize,
     /// How long such a connection lives. A joiner needs a second, and dials again when it is cut off.
     pub guest_time: Duration,
+    /// Connections of one worker at a time; one more takes the place of its oldest. It needs one for its session, another
+    /// while it renews its certificate, and some that it lost have not ended here yet.
+    pub connections_of_worker: usize,
 }
 
 impl Default for ListenLimits {
@@ -62,6 +66,7 @@ impl Default for ListenLimits {
             handshakes: 512,
             guests: 512,
             guest_time: Duration::from_mins(2),
+            connections_of_worker: 16,
         }
     }
 }
@@ -80,15 +85,23 @@ pub struct PeerInfo {
 pub struct PeerStream<S = TcpStream> {
     stream: TlsStream<S>,
     peer: PeerInfo,
-    /// Of a caller without a certificate that came through a listener.
+    /// Of a caller that came through a listener and is no manager.
     stay: Option<Stay>,
 }
 
-/// A guest's place, and when it has to go.
+/// A caller's place, and when it has to go.
 #[derive(Debug)]
-struct Stay {
-    place: Place,
-    end: Pin<Box<Sleep>>,
+enum Stay {
+    Guest { place: Place<IpAddr>, end: Pin<Box<Sleep>> },
+    Worker { place: Place<NodeId> },
+}
+
+/// Places for connections. Managers have no bound: they have one for each of their purposes and peers.
+#[derive(Clone)]
+struct Rooms {
+    guests: Places<IpAddr>,
+    guest_time: Duration,
+    workers: Places<NodeId>,
 }
 
 /// Connections of a listener, as a stream that ends never. Dropping it closes the listener and abandons handshakes.
@@ -130,7 +143,11 @@ async fn run_acceptor(
     send: mpsc::Sender<PeerStream>,
 ) {
     let places = Places::new(limits.handshakes, HANDSHAKE_PATIENCE);
-    let guests = Places::new(limits.guests, GUEST_PATIENCE);
+    let rooms = Rooms {
+        guests: Places::new(limits.guests, GUEST_PATIENCE),
+        guest_time: limits.guest_time,
+        workers: Places::for_each(limits.connections_of_worker),
+    };
     let mut handshakes = JoinSet::new();
     while !send.is_closed() {
         while handshakes.try_join_next().is_some() {}
@@ -142,12 +159,12 @@ async fn run_acceptor(
                 continue;
             }
         };
-        let mut place = places.take(remote_addr.ip()).await;
-        let (credentials, send, guests) = (credentials.clone(), send.clone(), guests.clone());
+        let mut place = places.take(host_of(remote_addr.ip())).await;
+        let (credentials, send, rooms) = (credentials.clone(), send.clone(), rooms.clone());
         handshakes.spawn(async move {
             let shaken = async {
                 watch_peer(&stream)?;
-                tls_accept(stream, remote_addr, &credentials).await?.seated(&guests, limits.guest_time)
+                tls_accept(stream, remote_addr, &credentials).await?.seated(&rooms)
             };
             let handed_on = async {
                 match timeout(limits.handshake_timeout, shaken).await {
@@ -182,23 +199,28 @@ impl<S> PeerStream<S> {
         &self.peer
     }
 
-    /// Gives a guest one of the places, if there is one.
-    fn seated(mut self, guests: &Places, time: Duration) -> io::Result<Self> {
-        if self.peer.identity.is_none() {
-            let place = guests.try_take(self.peer.remote_addr.ip());
-            let place = place.map_err(|_| io::Error::other("too many callers without a certificate"))?;
-            self.stay = Some(Stay { place, end: Box::pin(sleep(time)) });
-        }
+    /// Gives a caller that is no manager a place, if there is one.
+    fn seated(mut self, rooms: &Rooms) -> io::Result<Self> {
+        let full = |_| io::Error::other("too many connections");
+        self.stay = match &self.peer.identity {
+            None => {
+                let place = rooms.guests.try_take(host_of(self.peer.remote_addr.ip())).map_err(full)?;
+                Some(Stay::Guest { place, end: Box::pin(sleep(rooms.guest_time)) })
+            }
+            Some(peer) if peer.role == NodeRole::Manager => None,
+            Some(peer) => Some(Stay::Worker { place: rooms.workers.try_take(peer.node_id.clone()).map_err(full)? }),
+        };
         Ok(self)
     }
 
-    /// Fails when a guest's time is over, or its place was given to another.
+    /// Fails when a guest's time is over, or a place was given to another.
     fn check_stay(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(stay) = &mut self.stay else { return Ok(()) };
-        if stay.end.as_mut().poll(cx).is_ready() || stay.place.poll_lost(cx).is_ready() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        Ok(())
+        let is_over = match &mut self.stay {
+            None => false,
+            Some(Stay::Guest { place, end }) => end.as_mut().poll(cx).is_ready() || place.poll_lost(cx).is_ready(),
+            Some(Stay::Worker { place }) => place.poll_lost(cx).is_ready(),
+        };
+        if is_over { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 }
 

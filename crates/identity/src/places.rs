@@ -1,13 +1,12 @@
-//! A bounded number of places, shared fairly among the addresses that callers come from: who has many gives way to who
-//! has few, so that one address, or a few, cannot keep the others out.
+//! A bounded number of places, shared fairly among those who want them: who has many gives way to who has few, so that
+//! one, or a few, cannot keep the others out. For callers that are known by nothing else it is their addresses that share.
 //!
 //! ```text
 //!   a place is free ─────────────────────────────────────────────► taken
-//!   none, and another address has more than ours would have ─────► its oldest caller is given up
-//!   none, and our address has as many as any: the oldest of those ► given up if it had its time, else there is no place
+//!   none, and another sharer has more than ours would have ──────► its oldest one is given up
+//!   none, and ours has as many as any: the oldest of those ──────► given up if it had its time, else there is no place
+//!   ours has as many as one may have ────────────────────────────► its oldest one is given up
 //! ```
-//!
-//! An address is an IPv4 address or an IPv6 /64: that much any host has to itself.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -21,17 +20,17 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 /// The places, and who has them. Clones share them.
-#[derive(Clone, Debug)]
-pub struct Places {
-    table: Arc<Mutex<Table>>,
+#[derive(Debug)]
+pub struct Places<K: Ord> {
+    table: Arc<Mutex<Table<K>>>,
     freed: Arc<Notify>,
 }
 
 /// One taken place. Dropping it makes it free.
 #[derive(Debug)]
-pub struct Place {
-    places: Places,
-    source: IpAddr,
+pub struct Place<K: Ord> {
+    places: Places<K>,
+    sharer: K,
     number: u64,
     /// Ends when the place was given to somebody else.
     lost: oneshot::Receiver<()>,
@@ -40,19 +39,20 @@ pub struct Place {
 /// No place now; there will be one at this time at the latest, for whoever asks first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full {
-    /// When the oldest of the most crowded address has had its time.
+    /// When the oldest of who has the most has had its time.
     pub until: Instant,
 }
 
 #[derive(Debug)]
-struct Table {
+struct Table<K> {
     limit: usize,
-    /// How long nobody loses a place to a caller from an address that has as many.
+    limit_each: usize,
+    /// How long nobody loses a place to one who has as many.
     patience: Duration,
     taken: usize,
     next_number: u64,
-    /// Those of an address by number, so the first is the oldest. No address without callers is in it.
-    sources: BTreeMap<IpAddr, BTreeMap<u64, Taken>>,
+    /// Each one's by number, so the first is the oldest. Nobody without a place is in it.
+    sharers: BTreeMap<K, BTreeMap<u64, Taken>>,
 }
 
 #[derive(Debug)]
@@ -62,29 +62,49 @@ struct Taken {
     _keep: oneshot::Sender<()>,
 }
 
-impl Places {
-    /// So many places, one at least. For the time of the patience, nobody loses a place to a caller from an address that has
-    /// as many.
+impl<K: Ord> Clone for Places<K> {
+    fn clone(&self) -> Self {
+        Self { table: self.table.clone(), freed: self.freed.clone() }
+    }
+}
+
+impl<K: Ord> Places<K> {
+    fn lock(&self) -> MutexGuard<'_, Table<K>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Ord + Clone> Places<K> {
+    /// So many places, one at least. For the time of the patience, nobody loses a place to one who has as many.
     pub fn new(limit: usize, patience: Duration) -> Self {
-        let table = Table { limit: limit.max(1), patience, taken: 0, next_number: 0, sources: BTreeMap::new() };
+        let table = Table {
+            limit: limit.max(1),
+            limit_each: usize::MAX,
+            patience,
+            taken: 0,
+            next_number: 0,
+            sharers: BTreeMap::new(),
+        };
         Self { table: Arc::new(Mutex::new(table)), freed: Arc::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Places without end of which each sharer may have so many, one at least.
+    pub fn for_each(limit: usize) -> Self {
+        let places = Self::new(usize::MAX, Duration::ZERO);
+        places.lock().limit_each = limit.max(1);
+        places
     }
 
-    /// A place for a caller from this address, if there is one now.
-    pub fn try_take(&self, caller: IpAddr) -> Result<Place, Full> {
-        let source = source_of(caller);
-        let (number, lost) = self.lock().seat(source, Instant::now())?;
-        Ok(Place { places: self.clone(), source, number, lost })
+    /// A place, if there is one now.
+    pub fn try_take(&self, sharer: K) -> Result<Place<K>, Full> {
+        let (number, lost) = self.lock().seat(&sharer, Instant::now())?;
+        Ok(Place { places: self.clone(), sharer, number, lost })
     }
 
-    /// Waits for a place, no longer than the patience with others from crowded addresses. For one waiter at a time.
-    pub async fn take(&self, caller: IpAddr) -> Place {
+    /// Waits for a place, no longer than the patience with who has the most. For one waiter at a time.
+    pub async fn take(&self, sharer: K) -> Place<K> {
         loop {
-            match self.try_take(caller) {
+            match self.try_take(sharer.clone()) {
                 Ok(place) => return place,
                 // A permit of `notify_one` is kept: a place that becomes free before this is not missed.
                 Err(Full { until }) => drop(tokio::time::timeout_at(until, self.freed.notified()).await),
@@ -93,7 +113,7 @@ impl Places {
     }
 }
 
-impl Place {
+impl<K: Ord> Place<K> {
     /// Ready when the place was given to somebody else.
     pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.lost).poll(cx).map(drop)
@@ -105,57 +125,69 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl<K: Ord> Drop for Place<K> {
     fn drop(&mut self) {
-        if self.places.lock().remove(self.source, self.number) {
+        if self.places.lock().remove(&self.sharer, self.number) {
             self.places.freed.notify_one();
         }
     }
 }
 
-impl Table {
-    fn seat(&mut self, source: IpAddr, now: Instant) -> Result<(u64, oneshot::Receiver<()>), Full> {
+impl<K: Ord> Table<K> {
+    fn seat(&mut self, sharer: &K, now: Instant) -> Result<(u64, oneshot::Receiver<()>), Full>
+    where
+        K: Clone,
+    {
+        let ours = self.sharers.get(sharer);
+        if let Some((oldest, _)) = ours.filter(|ours| ours.len() >= self.limit_each).and_then(BTreeMap::first_key_value)
+        {
+            let oldest = *oldest;
+            self.remove(sharer, oldest);
+        }
         if self.taken >= self.limit {
-            self.make_room(source, now)?;
+            self.make_room(sharer, now)?;
         }
         let (keep, lost) = oneshot::channel();
         let number = self.next_number;
         self.next_number += 1;
         self.taken += 1;
-        self.sources.entry(source).or_default().insert(number, Taken { since: now, _keep: keep });
+        self.sharers.entry(sharer.clone()).or_default().insert(number, Taken { since: now, _keep: keep });
         Ok((number, lost))
     }
 
-    fn make_room(&mut self, source: IpAddr, now: Instant) -> Result<(), Full> {
-        let oldest = |callers: &BTreeMap<u64, Taken>| callers.first_key_value().map(|(number, _)| *number);
-        let crowd = self.sources.iter().max_by_key(|(_, callers)| (callers.len(), Reverse(oldest(callers))));
+    fn make_room(&mut self, sharer: &K, now: Instant) -> Result<(), Full>
+    where
+        K: Clone,
+    {
+        let oldest = |places: &BTreeMap<u64, Taken>| places.first_key_value().map(|(number, _)| *number);
+        let crowd = self.sharers.iter().max_by_key(|(_, places)| (places.len(), Reverse(oldest(places))));
         // Never empty: the limit is one at least.
-        let Some((crowd, callers)) = crowd else { return Ok(()) };
-        let Some((number, first)) = callers.first_key_value() else { return Ok(()) };
-        let ours = self.sources.get(&source).map_or(0, BTreeMap::len);
+        let Some((crowd, places)) = crowd else { return Ok(()) };
+        let Some((number, first)) = places.first_key_value() else { return Ok(()) };
+        let ours = self.sharers.get(sharer).map_or(0, BTreeMap::len);
         let until = first.since + self.patience;
-        if ours + 1 >= callers.len() && now < until {
+        if ours + 1 >= places.len() && now < until {
             return Err(Full { until });
         }
-        let (crowd, number) = (*crowd, *number);
-        self.remove(crowd, number);
+        let (crowd, number) = (crowd.clone(), *number);
+        self.remove(&crowd, number);
         Ok(())
     }
 
     /// Whether it was still there.
-    fn remove(&mut self, source: IpAddr, number: u64) -> bool {
-        let Some(callers) = self.sources.get_mut(&source) else { return false };
-        let was_there = callers.remove(&number).is_some();
-        if callers.is_empty() {
-            self.sources.remove(&source);
+    fn remove(&mut self, sharer: &K, number: u64) -> bool {
+        let Some(places) = self.sharers.get_mut(sharer) else { return false };
+        let was_there = places.remove(&number).is_some();
+        if places.is_empty() {
+            self.sharers.remove(sharer);
         }
         self.taken -= usize::from(was_there);
         was_there
     }
 }
 
-/// What one host has to itself of the addresses there are.
-fn source_of(caller: IpAddr) -> IpAddr {
+/// What one host has to itself of the addresses there are: an IPv4 address, an IPv6 /64.
+pub fn host_of(caller: IpAddr) -> IpAddr {
     match caller.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
         address => address,
@@ -172,7 +204,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn is_lost(place: &mut Place) -> bool {
+    fn is_lost(place: &mut Place<IpAddr>) -> bool {
         place.poll_lost(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
@@ -214,12 +246,20 @@ mod tests {
         let (_second, ()) = tokio::join!(places.take(from("10.0.0.2")), async { drop(first) });
         assert_eq!(before.elapsed(), Duration::ZERO);
         let table = places.lock();
-        assert_eq!((table.taken, table.sources.len()), (1, 1));
+        assert_eq!((table.taken, table.sharers.len()), (1, 1));
+    }
+
+    #[test]
+    fn who_may_have_so_many_loses_its_oldest() {
+        let places = Places::for_each(2);
+        let [mut first, mut second, mut third] = [(); 3].map(|()| places.try_take(from("10.0.0.1")).unwrap());
+        let mut other = places.try_take(from("10.0.0.2")).unwrap();
+        assert_eq!([&mut first, &mut second, &mut third, &mut other].map(is_lost), [true, false, false, false]);
     }
 
     #[test]
     fn a_host_is_an_address_or_half_of_one() {
-        let check = |caller, expected| assert_eq!(source_of(from(caller)), from(expected));
+        let check = |caller, expected| assert_eq!(host_of(from(caller)), from(expected));
         check("192.0.2.7", "192.0.2.7");
         check("::ffff:192.0.2.7", "192.0.2.7");
         check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");

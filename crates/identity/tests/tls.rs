@@ -325,6 +325,36 @@ async fn a_crowd_of_guests_keeps_no_other_address_out() {
 }
 
 #[tokio::test]
+async fn a_worker_has_a_few_connections_and_keeps_nobody_out() {
+    let ca = Ca::new();
+    let limits = ListenLimits { connections_of_worker: 2, ..ListenLimits::default() };
+    let server = serve(&ca.credentials("m1", NodeRole::Manager), limits).await;
+    let open = async |credentials: &Credentials| {
+        let tcp = TcpStream::connect(&server.addr).await.unwrap();
+        let mut stream = tls_connect(tcp, ServerRole::Manager, credentials).await.unwrap();
+        // The server's first frame: it has its place.
+        stream.read_exact(&mut [0; 9]).await.unwrap();
+        stream
+    };
+    let (one, manager) = (ca.credentials("w1", NodeRole::Worker), ca.credentials("m2", NodeRole::Manager));
+    let mut oldest = open(&one).await;
+    let _two = [open(&one).await, open(&one).await];
+    // What is to be read of the first ends with it.
+    let mut rest = Vec::new();
+    let _ = oldest.read_to_end(&mut rest).await;
+    let other = ca.credentials("w2", NodeRole::Worker);
+    assert_eq!(call(&server, ServerRole::Manager, &other).await.unwrap(), "w2 Worker cluster1");
+    // Managers have as many as they need.
+    let mut channels = Vec::new();
+    for _ in 0..4 {
+        channels.push(connect(&server.addr, ServerRole::Manager, &manager).await.unwrap());
+    }
+    for channel in channels {
+        assert_eq!(who_am_i(channel).await.unwrap(), "m2 Manager cluster1");
+    }
+}
+
+#[tokio::test]
 async fn tls_runs_over_any_stream() {
     let ca = Ca::new();
     let (manager, worker) = (ca.credentials("m1", NodeRole::Manager), ca.credentials("w1", NodeRole::Worker));

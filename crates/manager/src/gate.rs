@@ -9,7 +9,7 @@
 //!
 //! Whoever reaches the port may call without a certificate. Such guests get small messages, a bounded time, and a bounded
 //! number of calls at a time, shared fairly among their addresses: a stranger must neither use up a manager's memory nor
-//! keep joiners out.
+//! keep joiners out. What a worker may have under way is bounded, too (see `allowance.rs`).
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -27,6 +27,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Service, ServiceExt};
 
+use crate::allowance::Allowances;
 use crate::authorize::{Authority, FORWARDING_KEYS, Facts, REDIRECT, REMOTE_ADDR, Subject};
 use crate::caller::Caller;
 use crate::forward::{self, Behalf, Forwarded};
@@ -43,7 +44,7 @@ const GUEST_TIME: Duration = Duration::from_secs(90);
 
 /// The places of guests.
 #[derive(Clone)]
-pub(crate) struct GuestPlaces(Places);
+pub(crate) struct GuestPlaces(Places<IpAddr>);
 
 impl Default for GuestPlaces {
     fn default() -> Self {
@@ -68,6 +69,7 @@ pub(crate) struct GateKeeper {
     pub(crate) shared: Arc<Shared>,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) guests: GuestPlaces,
+    pub(crate) allowances: Allowances,
 }
 
 /// The gate as a service.
@@ -113,10 +115,16 @@ impl Gate {
         let method = methods::find(path).ok_or_else(unknown)?;
         let keeper = self.keeper.clone();
         let caller = keeper.caller(self.entrance, method, &request)?;
-        if caller.is_some() {
-            return self.pass(method, caller, request).await;
+        if let Some(node) = &caller {
+            if node.local || node.role == Some(NodeRole::Manager) {
+                return self.pass(method, caller, request).await;
+            }
+            let call = keeper.allowances.begin(&node.node_id)?;
+            let request = request.map(|body| call.counted(body));
+            return self.pass(method, caller, request).await.map(|answer| call.answered(answer));
         }
-        let mut place = keeper.guests.0.try_take(guest_address(&request)).map_err(|_| too_many_guests())?;
+        let mut place =
+            keeper.guests.0.try_take(identity::host_of(guest_address(&request))).map_err(|_| too_many_guests())?;
         let request = request.map(|body| Body::new(Limited::new(body, MAX_GUEST_BYTES)));
         let passed = tokio::time::timeout(GUEST_TIME, self.pass(method, caller, request));
         tokio::select! {

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod allowance;
 mod authorize;
 mod blacklist;
 mod ca;

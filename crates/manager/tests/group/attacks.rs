@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http_body::Frame;
 use hyper_util::rt::TokioIo;
 use identity::{Credentials, Expiry, NodeCredential, NodeKey, RemoteList, ServerRole, system_now};
@@ -334,6 +335,35 @@ async fn strangers_cannot_use_up_a_managers_memory() {
         node.get_root_ca_certificate(p::GetRootCaCertificateRequest {}).await.unwrap();
         calls.shutdown().await;
         until("places again", async || ask().await.ok()).await;
+    }
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_cannot_use_up_a_managers_memory() {
+    let scene = scene().await;
+    for addr in scene.addresses() {
+        // Messages of four MiB that lack their last byte, as many as a connection takes.
+        let unfinished = || {
+            let length = (4_u32 << 20) - 1;
+            let start = [&[0][..], &length.to_be_bytes(), &vec![0; length as usize - 1]].concat();
+            let start = futures::stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(start)))]);
+            let body = http_body_util::StreamBody::new(start.chain(futures::stream::pending()));
+            http::Request::post("/docker.swarmkit.v1.Dispatcher/UpdateTaskStatus")
+                .header("content-type", "application/grpc")
+                .body(Body::new(body))
+                .unwrap()
+        };
+        let crowd = scene.worker.channel(addr).await;
+        let mut calls: JoinSet<_> = (0..16).map(|_| crowd.clone().oneshot(unfinished())).collect();
+        let refused = calls.join_next().await.unwrap().unwrap().unwrap();
+        assert_eq!(Status::from_header_map(refused.headers()).unwrap().code(), Code::ResourceExhausted);
+        // It holds up nobody else.
+        let other = Member::join(&scene.leader.addr, &scene.leader.tokens().0).await;
+        drop(other.session(addr, "28.5.2+skep.test").await.unwrap());
+        calls.shutdown().await;
+        // And gets on itself when it has stopped.
+        until("its allowance back", async || scene.worker.session(addr, "28.5.2+skep.test").await.ok()).await;
     }
     scene.end().await;
 }
