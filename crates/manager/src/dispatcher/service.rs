@@ -41,7 +41,7 @@ impl Service for DispatcherService {
     async fn heartbeat(&self, request: Request<p::HeartbeatRequest>) -> Result<Response<p::HeartbeatResponse>, Status> {
         let caller = Caller::of(&request)?;
         let session_id = &request.get_ref().session_id;
-        let period = self.0.sessions().beat(self.0.moment(), &caller.node_id, session_id)?;
+        let period = self.0.beat(&caller, session_id).await?;
         if leaves(request.metadata()) {
             self.0.leave(&caller.node_id, session_id).await?;
         }
