@@ -282,6 +282,7 @@ async fn a_manager_that_cannot_be_reached_is_not_taken() {
     assert!(status.message().starts_with(opening), "{status}");
     assert_eq!(b.node.info().state, NodeState::Inactive);
     assert_eq!(a.manager().status().borrow().members.len(), 1, "the group is what it was");
+    assert_eq!(a.manager().shared().view().nodes().count(), 1, "and so are the nodes");
     a.manager().control().create_service(service_spec("dummy", 1)).await.expect("the swarm goes on");
     end(vec![b, a]).await;
 }

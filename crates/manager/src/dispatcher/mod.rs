@@ -22,13 +22,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use consensus::Status as RaftStatus;
-use model::{NodeDescription, NodeId, TaskStatus};
+use model::{NodeDescription, NodeId, NodeRole, TaskStatus};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Status;
 
 use crate::caller::Caller;
+use crate::control::write_removed;
 use crate::error::ControlError;
 use crate::shared::Commit;
 use crate::writer::Writer;
@@ -59,6 +60,7 @@ pub struct Dispatcher {
     started: Instant,
     sessions: Mutex<Sessions>,
     twins: Mutex<Twins>,
+    raft: watch::Receiver<RaftStatus>,
     mailboxes: Arc<Mailboxes>,
     peers: Mutex<Peers>,
     deadline_changed: Notify,
@@ -82,6 +84,7 @@ impl Dispatcher {
             started: Instant::now(),
             sessions: Mutex::new(Sessions::new(seed)),
             twins: Mutex::default(),
+            raft: status.clone(),
             mailboxes: Arc::default(),
             peers: Mutex::new(peers),
             deadline_changed: Notify::new(),
@@ -232,6 +235,23 @@ impl Dispatcher {
         self.sessions().check(node, session_id)?;
         let write =
             self.writer.write(|transaction| write_down(transaction, node, LEFT_MESSAGE).map_err(ControlError::from));
+        write.await.map_err(Status::from)?;
+        self.sessions().close(node, session_id);
+        self.mailboxes.end(node, None, EndReason::Disconnect);
+        Ok(())
+    }
+}
+
+impl Dispatcher {
+    /// A node that was to be a manager could not join the group and forgets that it had begun: so does the swarm, where
+    /// SwarmKit keeps a node that never was for somebody to demote and remove. Whoever has been more than that only leaves.
+    async fn withdraw(&self, node: &NodeId, session_id: &str) -> Result<(), Status> {
+        self.sessions().check(node, session_id)?;
+        let is_member = self.raft.borrow().members.values().any(|member| member.node_id == node.as_str());
+        let write = self.writer.write(|transaction| match transaction.node(node).cloned() {
+            Some(stored) if stored.role == NodeRole::Manager && !is_member => write_removed(transaction, &stored),
+            _ => write_down(transaction, node, LEFT_MESSAGE).map_err(ControlError::from),
+        });
         write.await.map_err(Status::from)?;
         self.sessions().close(node, session_id);
         self.mailboxes.end(node, None, EndReason::Disconnect);

@@ -239,6 +239,25 @@ async fn a_node_may_register_three_times_in_eight_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_could_not_become_a_manager_is_forgotten_and_no_other() {
+    let it = Fixture::new(&["worker"]).await;
+    create(&it.writer, vec![node("m2", NodeRole::Manager).into(), node("stranded", NodeRole::Manager).into()]).await;
+    for (id, is_forgotten) in [("worker", false), ("m2", false), ("stranded", true)] {
+        let agent = it.agent(id).await;
+        let mut last = as_caller(&agent.caller, p::HeartbeatRequest { session_id: agent.session_id.clone() });
+        last.metadata_mut().insert("skep-leave", "1".parse().unwrap());
+        last.metadata_mut().insert("skep-withdraw", "1".parse().unwrap());
+        it.service().heartbeat(last).await.unwrap();
+        let view = it.writer.shared().view();
+        match view.node(&id.into()) {
+            Some(node) => assert!(!is_forgotten && node.status.state == NodeState::Down, "{id} is down"),
+            None => assert!(is_forgotten, "{id} is gone"),
+        }
+        assert_eq!(agent.beat().await.unwrap_err().code(), Code::NotFound, "its session is over");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_machines_with_one_certificate_are_told_of_in_the_nodes_status() {
     let it = Fixture::new(&["a"]).await;
     // Each opens a session, beats, and finds out at its next beat that its session is not the node's any more.
