@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic::transport::Channel;
 
+use crate::allowance::Allowances;
 use crate::ca::CaService;
 use crate::control::{Control, LocalControl, fill_manager_status};
 use crate::control_service::ControlService;
@@ -159,6 +160,7 @@ impl Manager {
             shared: shared.clone(),
             leadership: leadership.clone(),
             guests: GuestPlaces::default(),
+            allowances: Allowances::default(),
         };
         let services = Services {
             keeper: Arc::new(keeper),
