@@ -1,6 +1,6 @@
 //! The gossip of a swarm as dockerd speaks it on port 7946: memberlist, that finds out which members are there, and
 //! NetworkDB on top of it, that carries tables of entries per network. This crate is the pure part: a state machine in
-//! virtual time; a shell pumps packets and streams in and out.
+//! virtual time; `gossip-io` pumps packets and streams in and out.
 //!
 //! ```text
 //!    packets, streams ──► core ──► packet/stream: sealed, compressed, compound ──► swim: who is there
