@@ -63,6 +63,3 @@ pub const MAX_MESSAGE_DEPTH: usize = 4;
 pub const MAX_QUEUE_ON_SYNC: usize = 500;
 /// How far ahead of our clock a peer's time may be: a clock near its end could never be advanced again.
 pub const MAX_CLOCK_JUMP: u64 = 1 << 40;
-
-/// Events and streams that wait for the caller. It takes them after every input, so this only bounds one input.
-pub const MAX_OUTPUTS: usize = 65_536;
