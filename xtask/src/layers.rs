@@ -7,7 +7,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("wire", &["swarm-proto", "docker-types", "oci-types"]),
     ("store", &["store"]),
     ("pure", &["orchestration", "lifecycle", "gossip"]),
-    ("shells 1", &["consensus", "identity", "image", "runtime", "shim", "net", "client"]),
+    ("shells 1", &["consensus", "identity", "image", "runtime", "shim", "net", "gossip-io", "client"]),
     ("shells 2", &["manager", "agent", "engine"]),
     ("shells 3", &["api", "cli", "node"]),
     ("daemon", &["daemon"]),
