@@ -1,10 +1,10 @@
 //! Making and removing sandboxes.
 //!
 //! ```text
-//! reserve (lock)            build                          open (lock)
-//! addresses, ports, record  namespace, links, task rules   port rules, record ready
-//!        │ fails: nothing          │ fails ────────┐              │ fails
-//!        └ kept                    └───────────────┴──► remove ◄──┘
+//! reserve (lock)            build                                       open (lock)
+//! addresses, ports, record  namespace, links, task rules, name server   port rules, record ready
+//!        │ fails: nothing          │ fails ────────┐                           │ fails
+//!        └ kept                    └───────────────┴──────────► remove ◄───────┘
 //! ```
 //! The record is on disk before anything is made, so that a daemon that dies in between finds what to remove.
 
@@ -213,7 +213,7 @@ impl Inner {
             let set = tokio::task::spawn_blocking(move || namespace.enter(|| set_sysctls(&sysctls)));
             set.await.expect("setting sysctls does not panic").map_err(kernel("set a sysctl"))?;
         }
-        Ok(())
+        self.start_resolver(record).await
     }
 
     /// Opens the ports of a sandbox that is built, and marks it ready.
@@ -250,6 +250,7 @@ impl Inner {
         };
         let ends = record.links.iter().filter_map(|near| Some((near.name.clone(), self.links_at(near.place)?)));
         let ends: Vec<_> = ends.collect();
+        self.dns.stop(container_id).await;
         if !matches!(record.spec.mode, SandboxMode::Container(_))
             && let Some(path) = &record.sandbox.netns
         {
@@ -307,6 +308,9 @@ fn check(spec: &SandboxSpec) -> Result<(), NetError> {
     }
     if spec.ingress.is_some() && spec.mode != SandboxMode::Swarm {
         return Err(NetError::Invalid("only a task can be on the ingress network".to_owned()));
+    }
+    if !spec.dns_networks.is_empty() && matches!(spec.mode, SandboxMode::Host | SandboxMode::Container(_)) {
+        return Err(NetError::Invalid("a container without a namespace of its own has no name server".to_owned()));
     }
     if let Some(mac) = spec.mac_address.as_deref().filter(|mac| parse_mac(mac).is_none()) {
         return Err(NetError::Invalid(format!("{mac} is not a valid mac address")));
