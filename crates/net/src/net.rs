@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures::StreamExt;
+
 use crate::dns::{self, Resolvers};
 use crate::etc_files::{self, Hosts};
 use crate::fading::Fading;
@@ -37,6 +39,9 @@ pub struct ReconcileReport {
     /// Known containers whose namespace is gone (after a reboot); their sandboxes must be made anew.
     pub lost_sandboxes: Vec<String>,
 }
+
+/// Name servers that are started at once after a restart: each waits for the kernel to forget rules (15 ms).
+const ADOPTED_AT_ONCE: usize = 32;
 
 /// What all handles share.
 pub(crate) struct Inner {
@@ -277,7 +282,7 @@ impl Inner {
     }
 
     /// Starts the name server of a sandbox whose namespace is there, if it is to have one.
-    pub(crate) async fn start_resolver(&self, record: &SandboxRecord) -> Result<(), NetError> {
+    pub(crate) async fn start_resolver(&self, record: &SandboxRecord, age: dns::Age) -> Result<(), NetError> {
         let (spec, Some(netns)) = (&record.spec, &record.sandbox.netns) else { return Ok(()) };
         if spec.dns_networks.is_empty() {
             return Ok(());
@@ -288,19 +293,33 @@ impl Inner {
             networks: spec.dns_networks.clone(),
             conf: dns::internal_resolv_conf(&self.host_resolv_conf(), &spec.dns, &self.config.dns),
             has_way_out: record.sandbox.endpoints.iter().any(|endpoint| endpoint.gateway.is_some()),
+            age,
         };
-        self.dns.start(plan).await.map_err(kernel("start the name server of a container"))
+        let ports = self.dns.start(plan).await.map_err(kernel("start the name server of a container"))?;
+        // written when the sandbox is ready, or here if it was
+        let mut state = self.state();
+        match state.sandboxes.get_mut(&spec.container_id) {
+            Some(record) if record.dns_ports != Some(ports) => {
+                record.dns_ports = Some(ports);
+                match record.is_ready {
+                    true => self.store.write_record(Folder::Sandboxes, &spec.container_id, record),
+                    false => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Starts the name servers of sandboxes that a former daemon made. One that fails leaves the others.
     async fn adopt_resolvers(&self) {
         let records: Vec<_> = self.state().sandboxes.values().filter(|record| record.is_ready).cloned().collect();
-        for record in records {
-            if let Err(error) = self.start_resolver(&record).await {
+        let adopt = async |record: SandboxRecord| {
+            if let Err(error) = self.start_resolver(&record, dns::Age::Adopted(record.dns_ports)).await {
                 let container = record.spec.container_id;
                 tracing::error!(%error, %container, "container has no name server; restart it");
             }
-        }
+        };
+        futures::stream::iter(records).for_each_concurrent(ADOPTED_AT_ONCE, adopt).await;
     }
 
     /// Makes the gateway bridge if it is missing, and returns its index.

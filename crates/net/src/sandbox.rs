@@ -13,6 +13,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::dns;
 use crate::ingress::MeshLink;
 use crate::ipam::{mac_of, mac_text, parse_mac};
 use crate::links::{BridgePort, Links, Veth};
@@ -120,6 +121,7 @@ impl Inner {
             },
             links: plans.iter().map(|plan| plan.near.clone()).collect(),
             created_unix_ns: now_unix_ns(),
+            dns_ports: None,
             is_ready: false,
             spec,
         };
@@ -213,7 +215,7 @@ impl Inner {
             let set = tokio::task::spawn_blocking(move || namespace.enter(|| set_sysctls(&sysctls)));
             set.await.expect("setting sysctls does not panic").map_err(kernel("set a sysctl"))?;
         }
-        self.start_resolver(record).await
+        self.start_resolver(record, dns::Age::New).await
     }
 
     /// Opens the ports of a sandbox that is built, and marks it ready.
@@ -241,6 +243,8 @@ impl Inner {
 
     /// See [`crate::Net::remove_sandbox`].
     pub(crate) async fn remove_sandbox(&self, container_id: &str) -> Result<(), NetError> {
+        // first: of a sandbox that was removed while it was built, this may be all there is
+        self.dns.stop(container_id).await;
         let record = {
             let mut state = self.state();
             state.unpublish(&self.config, container_id)?;
@@ -250,7 +254,6 @@ impl Inner {
         };
         let ends = record.links.iter().filter_map(|near| Some((near.name.clone(), self.links_at(near.place)?)));
         let ends: Vec<_> = ends.collect();
-        self.dns.stop(container_id).await;
         if !matches!(record.spec.mode, SandboxMode::Container(_))
             && let Some(path) = &record.sandbox.netns
         {

@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use net::{DnsConfig, DnsNetwork, NameRecord, Net, NetError, Sandbox, SandboxMode, SandboxSpec, ServiceNames};
+use net::{
+    DnsConfig, DnsNetwork, IngressEndpointSpec, NameRecord, Net, NetError, Sandbox, SandboxMode, SandboxSpec,
+    ServiceNames,
+};
 use simple_dns::rdata::{A, OPT, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE};
-use support::{CLIENT_ADDRESS, Machine, Ns, container, machine};
+use support::{CLIENT_ADDRESS, Machine, Ns, container, ingress_spec, machine};
 
 const SERVER: &str = "127.0.0.11:53";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -351,6 +354,26 @@ fn what_nobody_knows_is_asked_of_the_hosts_servers() {
 }
 
 #[test]
+fn tasks_of_the_mesh_ask_too() {
+    machine(async |machine| {
+        let net = Net::open(write_host_conf(machine, "nameserver 127.0.0.1\n")).await.unwrap();
+        net.ingress_ensure(ingress_spec()).await.unwrap();
+        let world = World::start(&machine.host, "127.0.0.1", "1.1.1.1");
+        let mut spec = spec("c1", SandboxMode::Swarm, &["front"]);
+        let (network_id, address) = (ingress_spec().network_id, "10.0.0.5/24".parse().unwrap());
+        spec.ingress = Some(IngressEndpointSpec { network_id, address, ports: vec![] });
+        let one = sandbox(&net, spec).await;
+        net.names().upsert(record("front", "db", 9));
+        check(&one, "db", &["10.0.1.9"]).await;
+        check(&one, "example.org", &["1.1.1.1"]).await;
+        drop(world);
+        net.remove_sandbox(&container("c1")).await.unwrap();
+        net.ingress_remove().await.unwrap();
+        finish(machine, net).await;
+    });
+}
+
+#[test]
 fn servers_of_the_user_are_asked_from_the_container() {
     machine(async |machine| {
         let net = Net::open(write_host_conf(machine, "nameserver 127.0.0.1\n")).await.unwrap();
@@ -399,18 +422,40 @@ fn a_new_daemon_goes_on_where_the_old_one_stopped() {
         let rules = || ns.output("nft", &["list", "table", "ip", "skep-test-dns"]);
         let before = rules();
         drop(net);
-        let net = Net::open(config).await.unwrap();
+        let net = Net::open(config.clone()).await.unwrap();
         net.names().upsert(record("front", "db", 8));
-        // a client that keeps its socket is led to the new one
         assert_eq!(ask_again(&socket).await, ["10.0.1.8"]);
         check(&one, "db", &["10.0.1.8"]).await;
+        assert_eq!(rules(), before);
+        // a program of the container takes the port between two daemons
+        drop(net);
+        let (_, port) = before.split_once("udp dport 53 dnat to 127.0.0.11:").unwrap();
+        let port: u16 = port.lines().next().unwrap().parse().unwrap();
+        let thief = take_port(&one, port).await;
+        let net = Net::open(config).await.unwrap();
+        net.names().upsert(record("front", "db", 7));
+        // a client that keeps its socket is led to the new one
+        assert_eq!(ask_again(&socket).await, ["10.0.1.7"]);
+        check(&one, "db", &["10.0.1.7"]).await;
         let after = rules();
         assert_eq!(before.lines().count(), after.lines().count());
         assert_ne!(before, after);
+        drop(thief);
         net.reconcile(&BTreeSet::from([container("c1")])).await.unwrap();
-        check(&one, "db", &["10.0.1.8"]).await;
+        check(&one, "db", &["10.0.1.7"]).await;
         finish(machine, net).await;
     });
+}
+
+/// Takes the port of a name server once that is gone.
+async fn take_port(sandbox: &Sandbox, port: u16) -> UdpSocket {
+    let begin = Instant::now();
+    loop {
+        match inside(sandbox, move || UdpSocket::bind(("127.0.0.11", port))).await {
+            Ok(socket) => return socket,
+            Err(error) => assert!(begin.elapsed() < PATIENCE, "{error}"),
+        }
+    }
 }
 
 #[test]

@@ -18,7 +18,9 @@ const LONGEST_LABEL: usize = 63;
 const TTL_SECONDS: u32 = 600;
 /// A name that is the one at the start of the question.
 const QUESTION_NAME: [u8; 2] = [0xc0, HEADER_BYTES as u8];
-/// The root's name, type OPT.
+/// A record without its data: pointer to the name, type, class, lifetime, length.
+const RECORD_HEAD_BYTES: usize = 12;
+/// An OPT record: the root's name, type, size, flags, no options.
 const OPT_BYTES: usize = 11;
 
 /// Codes of answers.
@@ -83,9 +85,9 @@ impl Query {
             return Err(Unread::Ignored);
         }
         if header[2] & 0x78 != 0 {
-            return Err(Unread::Answered(bare_answer(header, code::NOT_IMPLEMENTED)));
+            return Err(Unread::Answered(bare_header(header, code::NOT_IMPLEMENTED).to_vec()));
         }
-        Self::read_body(bytes, header).ok_or_else(|| Unread::Answered(bare_answer(header, code::FORMAT_ERROR)))
+        Self::read_body(bytes, header).ok_or_else(|| Unread::Answered(bare_header(header, code::FORMAT_ERROR).to_vec()))
     }
 
     fn read_body(bytes: &[u8], header: &[u8; HEADER_BYTES]) -> Option<Self> {
@@ -143,11 +145,11 @@ impl Query {
 
     /// An answer without records.
     pub(super) fn empty_answer(&self, code: u8) -> Vec<u8> {
-        self.answer(code, &[], 0)
+        self.answer(code, &[])
     }
 
     /// An answer with as many of `records` as there is room for; it says so if some are left out.
-    pub(super) fn answer_with(&self, records: &[Vec<u8>], transport: Transport) -> Vec<u8> {
+    pub(super) fn answer_with(&self, records: &[Record], transport: Transport) -> Vec<u8> {
         let room = match transport {
             Transport::Tcp => usize::from(u16::MAX),
             Transport::Udp => self.udp_bytes.map_or(0, usize::from).max(PLAIN_UDP_BYTES),
@@ -158,20 +160,25 @@ impl Query {
             left = rest.unwrap_or(0);
             rest.is_some()
         });
-        self.answer(code::NO_ERROR, records, fitting.count())
-    }
-
-    fn answer(&self, code: u8, records: &[Vec<u8>], fitting: usize) -> Vec<u8> {
-        let header = self.bytes.first_chunk().expect("a query has a header");
-        let mut bytes = bare_answer(header, code);
+        let fitting = fitting.count();
+        let mut bytes = self.answer(code::NO_ERROR, &records[..fitting]);
         if fitting < records.len() {
             bytes[2] |= 0x02;
         }
+        bytes
+    }
+
+    fn answer(&self, code: u8, records: &[Record]) -> Vec<u8> {
+        let header = self.bytes.first_chunk().expect("a query has a header");
+        let question = &self.bytes[self.question()];
+        let records_len: usize = records.iter().map(Record::len).sum();
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + question.len() + records_len + OPT_BYTES);
+        bytes.extend_from_slice(&bare_header(header, code));
         bytes[5] = 1;
-        let count = u16::try_from(fitting).expect("fewer records than bytes of a message");
+        let count = u16::try_from(records.len()).expect("fewer records than bytes of a message");
         bytes[6..8].copy_from_slice(&count.to_be_bytes());
-        bytes.extend_from_slice(&self.bytes[self.question()]);
-        records.iter().take(fitting).for_each(|record| bytes.extend_from_slice(record));
+        bytes.extend_from_slice(question);
+        records.iter().for_each(|record| record.write(&mut bytes));
         if self.udp_bytes.is_some() {
             bytes[11] = 1;
             bytes.push(0);
@@ -192,9 +199,9 @@ pub(super) fn rcode(answer: &[u8]) -> u8 {
     answer[3] & 0x0f
 }
 
-/// An answer that does not even repeat the question.
-fn bare_answer(header: &[u8; HEADER_BYTES], code: u8) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER_BYTES];
+/// The header of an answer that does not even repeat the question.
+fn bare_header(header: &[u8; HEADER_BYTES], code: u8) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
     bytes[..2].copy_from_slice(&header[..2]);
     // an answer; the kind of request and "recursion desired" as asked
     bytes[2] = 0x80 | (header[2] & 0x79);
@@ -203,30 +210,52 @@ fn bare_answer(header: &[u8; HEADER_BYTES], code: u8) -> Vec<u8> {
     bytes
 }
 
-/// An address under the question's name.
-pub(super) fn address_record(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => record(kind::A, &address.octets()),
-        IpAddr::V6(address) => record(kind::AAAA, &address.octets()),
-    }
+/// A record under the question's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    Address(IpAddr),
+    /// A name as it stands in a message.
+    Pointer(Vec<u8>),
 }
 
-/// The name that the question's name points to; `None` if it is none.
-pub(super) fn pointer_record(name: &str) -> Option<Vec<u8>> {
-    let mut data = Vec::with_capacity(name.len() + 2);
-    for label in name.split('.') {
-        let len = u8::try_from(label.len()).ok().filter(|len| (1..=LONGEST_LABEL).contains(&usize::from(*len)))?;
-        data.push(len);
-        data.extend_from_slice(label.as_bytes());
+impl Record {
+    /// The record of a name; `None` if it is none.
+    pub(super) fn pointer(name: &str) -> Option<Self> {
+        let mut data = Vec::with_capacity(name.len() + 2);
+        for label in name.split('.') {
+            let len = u8::try_from(label.len()).ok().filter(|len| (1..=LONGEST_LABEL).contains(&usize::from(*len)))?;
+            data.push(len);
+            data.extend_from_slice(label.as_bytes());
+        }
+        data.push(0);
+        (data.len() <= LONGEST_NAME).then_some(Self::Pointer(data))
     }
-    data.push(0);
-    (data.len() <= LONGEST_NAME).then(|| record(kind::PTR, &data))
-}
 
-fn record(kind: u16, data: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(data.len()).expect("an address or a name");
-    let head = [kind.to_be_bytes(), class::IN.to_be_bytes()].concat();
-    [&QUESTION_NAME, &head[..], &TTL_SECONDS.to_be_bytes(), &len.to_be_bytes(), data].concat()
+    fn len(&self) -> usize {
+        RECORD_HEAD_BYTES
+            + match self {
+                Self::Address(IpAddr::V4(_)) => 4,
+                Self::Address(IpAddr::V6(_)) => 16,
+                Self::Pointer(name) => name.len(),
+            }
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let mut write = |kind: u16, data: &[u8]| {
+            let len = u16::try_from(data.len()).expect("an address or a name");
+            bytes.extend_from_slice(&QUESTION_NAME);
+            bytes.extend_from_slice(&kind.to_be_bytes());
+            bytes.extend_from_slice(&class::IN.to_be_bytes());
+            bytes.extend_from_slice(&TTL_SECONDS.to_be_bytes());
+            bytes.extend_from_slice(&len.to_be_bytes());
+            bytes.extend_from_slice(data);
+        };
+        match self {
+            Self::Address(IpAddr::V4(address)) => write(kind::A, &address.octets()),
+            Self::Address(IpAddr::V6(address)) => write(kind::AAAA, &address.octets()),
+            Self::Pointer(name) => write(kind::PTR, name),
+        }
+    }
 }
 
 /// Whether a name may end in a pointer to another.

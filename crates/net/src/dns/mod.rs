@@ -26,7 +26,8 @@ use std::net::Ipv4Addr;
 
 pub use names::{NameRecord, Names, ServiceNames};
 pub(crate) use resolv_conf::internal as internal_resolv_conf;
-pub(crate) use resolvers::{Plan, Resolvers};
+pub(crate) use resolvers::{Age, Plan, Resolvers};
+pub(crate) use rules::Ports;
 
 /// Where containers find the name server.
 pub(crate) const RESOLVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);

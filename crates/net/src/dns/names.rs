@@ -115,9 +115,33 @@ pub(super) enum Family {
 struct Network {
     records: BTreeMap<Arc<str>, NameRecord>,
     /// By lower-case name: addresses, and the endpoint that each is from.
-    addresses: BTreeMap<Box<str>, BTreeSet<(IpAddr, Arc<str>)>>,
+    addresses: BTreeMap<Box<str>, Sorted<(IpAddr, Arc<str>)>>,
     /// By address: endpoints, and the name that each gives it.
-    names: BTreeMap<IpAddr, BTreeSet<(Arc<str>, Box<str>)>>,
+    names: BTreeMap<IpAddr, Sorted<(Arc<str>, Box<str>)>>,
+}
+
+/// A set in order. Most have one element, for which a `BTreeSet` would take ten times the room.
+#[derive(Debug)]
+struct Sorted<T>(Vec<T>);
+
+impl<T> Default for Sorted<T> {
+    fn default() -> Self {
+        Self(Vec::with_capacity(1))
+    }
+}
+
+impl<T: Ord> Sorted<T> {
+    fn insert(&mut self, item: T) {
+        if let Err(at) = self.0.binary_search(&item) {
+            self.0.insert(at, item);
+        }
+    }
+
+    fn remove(&mut self, item: &T) {
+        if let Ok(at) = self.0.binary_search(item) {
+            self.0.remove(at);
+        }
+    }
 }
 
 impl Network {
@@ -142,7 +166,7 @@ impl Network {
         for (name, address) in record.names() {
             if let Some(set) = self.addresses.get_mut(&name) {
                 set.remove(&(address, Arc::clone(&endpoint)));
-                if set.is_empty() {
+                if set.0.is_empty() {
                     self.addresses.remove(&name);
                 }
             }
@@ -150,7 +174,7 @@ impl Network {
         for (address, name) in record.reverse() {
             if let Some(set) = self.names.get_mut(&address) {
                 set.remove(&(Arc::clone(&endpoint), name.into()));
-                if set.is_empty() {
+                if set.0.is_empty() {
                     self.names.remove(&address);
                 }
             }
@@ -214,6 +238,7 @@ impl Table {
     pub(super) fn addresses(&self, network_id: &str, name: &str, family: Family) -> Option<Vec<IpAddr>> {
         let set = self.0.get(network_id)?.addresses.get(name)?;
         let mut addresses: Vec<IpAddr> = set
+            .0
             .iter()
             .map(|(address, _)| *address)
             .filter(|address| address.is_ipv4() == (family == Family::V4))
@@ -224,7 +249,7 @@ impl Table {
 
     /// The name of an address; if several endpoints claim it, that of the first by id.
     pub(super) fn name_of(&self, network_id: &str, address: IpAddr) -> Option<&str> {
-        let (_, name) = self.0.get(network_id)?.names.get(&address)?.first()?;
+        let (_, name) = self.0.get(network_id)?.names.get(&address)?.0.first()?;
         Some(name)
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::message::{Query, Transport, address_record, class, code, kind, pointer_record, reversed_address};
+use super::message::{Query, Record, Transport, class, code, kind, reversed_address};
 use super::names::{Family, Table};
 use crate::DnsNetwork;
 
@@ -34,12 +34,12 @@ pub(super) fn decide(query: &Query, transport: Transport, scope: &Scope, table: 
         // name itself (RFC 8020). MX is empty so that mail falls back to the address (RFC 5321, 5.1).
         let mut addresses = if matches!(query.kind, kind::A | kind::AAAA) { addresses } else { Vec::new() };
         order.shuffle(&mut addresses);
-        let records: Vec<_> = addresses.into_iter().map(address_record).collect();
+        let records: Vec<_> = addresses.into_iter().map(Record::Address).collect();
         return Decision::Answer(query.answer_with(&records, transport));
     }
     if query.kind == kind::PTR
         && let Some(address) = reversed_address(name)
-        && let Some(record) = scope.name_of(table, address).as_deref().and_then(pointer_record)
+        && let Some(record) = scope.name_of(table, address).as_deref().and_then(Record::pointer)
     {
         return Decision::Answer(query.answer_with(&[record], transport));
     }

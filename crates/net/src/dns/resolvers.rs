@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +23,14 @@ use crate::netns::Namespace;
 /// Questions of this machine's containers that may be on their way to other servers at once.
 const MAX_FORWARDS: usize = 1024;
 
+/// Who made a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    New,
+    /// A former daemon, whose sockets had these ports, if that is known.
+    Adopted(Option<Ports>),
+}
+
 /// What a sandbox's name server is started from.
 pub(crate) struct Plan {
     pub(crate) container_id: String,
@@ -35,6 +42,7 @@ pub(crate) struct Plan {
     pub(crate) conf: Internal,
     /// Whether the container has a default route; without, servers of the host are not asked for it.
     pub(crate) has_way_out: bool,
+    pub(crate) age: Age,
 }
 
 /// The name servers, and the names they all know.
@@ -66,13 +74,13 @@ impl Resolvers {
     }
 
     /// Starts a sandbox's name server, in place of one that runs.
-    pub(crate) async fn start(&self, plan: Plan) -> io::Result<()> {
-        let (netns, prefix) = (plan.netns.clone(), self.prefix.clone());
+    pub(crate) async fn start(&self, plan: Plan) -> io::Result<Ports> {
+        let (netns, prefix, age) = (plan.netns.clone(), self.prefix.clone(), plan.age);
         let open = tokio::task::spawn_blocking(move || {
             let namespace = Namespace::pinned(&netns)?.ok_or(io::ErrorKind::NotFound)?;
-            namespace.enter(|| open_here(&prefix))
+            namespace.enter(|| open_here(&prefix, age))
         });
-        let (udp, tcp) = open.await.map_err(io::Error::other)??;
+        let (udp, tcp, ports) = open.await.map_err(io::Error::other)??;
         let service = Service {
             udp: UdpSocket::from_std(udp)?,
             scope: Scope { networks: plan.networks, has_ndots: plan.conf.has_ndots },
@@ -85,7 +93,7 @@ impl Resolvers {
         };
         let task = tokio::spawn(run(service, TcpListener::from_std(tcp)?));
         self.running().insert(plan.container_id, Running(task));
-        Ok(())
+        Ok(ports)
     }
 
     /// Ends a sandbox's name server, and waits until its sockets are closed. Its rules go with the namespace.
@@ -101,14 +109,32 @@ impl Resolvers {
     }
 }
 
+type Sockets = (std::net::UdpSocket, std::net::TcpListener, Ports);
+
 /// Opens a server's sockets in the thread's namespace and leads questions to them.
-fn open_here(prefix: &str) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
-    let any_port = SocketAddr::from((RESOLVER_ADDRESS, 0));
-    let udp = std::net::UdpSocket::bind(any_port)?;
-    let tcp = std::net::TcpListener::bind(any_port)?;
+fn open_here(prefix: &str, age: Age) -> io::Result<Sockets> {
+    // on the ports of the former daemon nobody notices; if a program of the container has taken one, there are others
+    let former = match age {
+        Age::Adopted(Some(ports)) => bind(ports).ok(),
+        _ => None,
+    };
+    let (udp, tcp, ports) = match former {
+        Some(sockets) => sockets,
+        None => bind(Ports { udp: 0, tcp: 0 })?,
+    };
+    rules::install(prefix, ports)?;
+    if age != Age::New && age != Age::Adopted(Some(ports)) {
+        rules::end_flows()?;
+    }
+    Ok((udp, tcp, ports))
+}
+
+/// Opens sockets; port 0 is any that is free.
+fn bind(ports: Ports) -> io::Result<Sockets> {
+    let udp = std::net::UdpSocket::bind((RESOLVER_ADDRESS, ports.udp))?;
+    let tcp = std::net::TcpListener::bind((RESOLVER_ADDRESS, ports.tcp))?;
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     let ports = Ports { udp: udp.local_addr()?.port(), tcp: tcp.local_addr()?.port() };
-    rules::install(prefix, ports)?;
-    Ok((udp, tcp))
+    Ok((udp, tcp, ports))
 }

@@ -20,8 +20,8 @@ fn read(bytes: &[u8]) -> Query {
     Query::read(bytes).unwrap()
 }
 
-fn addresses(count: u32) -> Vec<Vec<u8>> {
-    (0..count).map(|index| address_record(IpAddr::from((0x0a00_0000 + index).to_be_bytes()))).collect()
+fn addresses(count: u32) -> Vec<Record> {
+    (0..count).map(|index| Record::Address(IpAddr::from((0x0a00_0000 + index).to_be_bytes()))).collect()
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn an_answer_is_what_others_read() {
 #[test]
 fn other_records_are_what_others_read() {
     let query = read(&question("x", TYPE::AAAA, None));
-    let records = [address_record("fd00::5".parse().unwrap()), pointer_record("web.1.net").unwrap()];
+    let records = [Record::Address("fd00::5".parse().unwrap()), Record::pointer("web.1.net").unwrap()];
     let bytes = query.answer_with(&records, Transport::Udp);
     let packet = Packet::parse(&bytes).unwrap();
     assert!(matches!(&packet.answers[0].rdata, RData::AAAA(a) if a.address == 0xfd00 << 112 | 5));
@@ -69,9 +69,9 @@ fn other_records_are_what_others_read() {
     assert!(packet.opt().is_none());
     let long = "a".repeat(64);
     for name in ["", "a..b", ".a", "a.", long.as_str(), &["abcdefg"; 40].join(".")] {
-        assert_eq!(pointer_record(name), None, "{name}");
+        assert_eq!(Record::pointer(name), None, "{name}");
     }
-    assert!(pointer_record(&"a".repeat(63)).is_some());
+    assert!(Record::pointer(&"a".repeat(63)).is_some());
 }
 
 #[test]

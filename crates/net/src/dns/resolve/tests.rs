@@ -126,7 +126,7 @@ fn addresses_have_names() {
     let check = |name: &str, expected: Option<&str>| {
         let query = query(name, kind::PTR);
         let expected = expected.map_or(Decision::Forward, |expected| {
-            Decision::Answer(query.answer_with(&[pointer_record(expected).unwrap()], Transport::Udp))
+            Decision::Answer(query.answer_with(&[Record::pointer(expected).unwrap()], Transport::Udp))
         });
         assert_eq!(decide(&query, Transport::Udp, &both, &table(), &Shuffle::new(1)), expected, "{name}");
     };
