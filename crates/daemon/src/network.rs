@@ -67,6 +67,7 @@ fn sandbox_spec(request: NetworkRequest) -> Result<SandboxSpec, NetworkError> {
         ports: request.ports.into_iter().map(port_binding).collect(),
         aliases: request.aliases,
         dns: DnsConfig { servers: request.dns_servers, search: request.dns_search, options: request.dns_options },
+        dns_networks: Vec::new(),
         extra_hosts: request.extra_hosts,
         mac_address: request.mac_address,
         sysctls: request.sysctls,

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::dns::Ports;
 use crate::{Backend, Endpoint, IngressPort, IngressSpec, Ipv4Cidr, NetError, Sandbox, SandboxSpec};
 
 /// A local network.
@@ -58,6 +59,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) sandbox: Sandbox,
     pub(crate) links: Vec<NearLink>,
     pub(crate) created_unix_ns: i64,
+    /// Where its name server listens, if it has one.
+    #[serde(default)]
+    pub(crate) dns_ports: Option<Ports>,
     /// Everything of it is made.
     pub(crate) is_ready: bool,
 }
