@@ -148,8 +148,7 @@ impl Manager {
         loops.spawn(tuning::run(shared.clone(), raft.clone(), timing_sender));
         let (clock, leaderless_since) = leadership::clock();
         loops.spawn(leadership::run_clock(raft.status(), clock));
-        let leadership = Leadership::new(raft.status(), ready.clone(), leaderless_since, credentials.clone());
-        let leadership = Arc::new(leadership);
+        let leadership = Arc::new(Leadership::new(raft.status(), ready.clone(), leaderless_since, credentials.clone()));
         let cluster_id = certificate.identity().cluster_id.clone();
         let control = LocalControl::new(writer.clone(), raft.status(), credentials.clone());
         let log_broker = LogBroker::new(shared.clone(), leadership.clone(), ready.clone());
