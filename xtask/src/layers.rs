@@ -6,8 +6,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("words", &["stdx", "model"]),
     ("wire", &["swarm-proto", "docker-types", "oci-types"]),
     ("store", &["store"]),
-    ("pure", &["orchestration", "lifecycle", "gossip"]),
-    ("shells 1", &["consensus", "identity", "image", "runtime", "shim", "net", "client"]),
+    ("pure", &["orchestration", "lifecycle", "gossip", "discovery"]),
+    ("shells 1", &["consensus", "identity", "image", "runtime", "shim", "net", "gossip-io", "client"]),
     ("shells 2", &["manager", "agent", "engine"]),
     ("shells 3", &["api", "cli", "node"]),
     ("daemon", &["daemon"]),
@@ -18,8 +18,18 @@ const FLOORS: &[(&str, &[&str])] = &[
 const SIDEWAYS: &[(&str, &str)] = &[("model", "stdx")];
 
 /// Crates that decide and must not touch the world.
-pub(crate) const PURE: &[&str] =
-    &["stdx", "model", "swarm-proto", "docker-types", "oci-types", "store", "orchestration", "lifecycle", "gossip"];
+pub(crate) const PURE: &[&str] = &[
+    "stdx",
+    "model",
+    "swarm-proto",
+    "docker-types",
+    "oci-types",
+    "store",
+    "orchestration",
+    "lifecycle",
+    "gossip",
+    "discovery",
+];
 
 /// Crates that may hold `unsafe`.
 pub(crate) const UNSAFE_HOMES: &[&str] = &["runtime", "shim", "net"];

@@ -18,6 +18,8 @@ pub(crate) const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 const MIN_PERIOD: Duration = Duration::from_millis(10);
 /// Metadata of the last heartbeat of a node that leaves in order. Managers that do not know it take it as a heartbeat.
 const LEAVE_KEY: &str = "skep-leave";
+/// The same of one whose join came to nothing, beside [`LEAVE_KEY`].
+const WITHDRAW_KEY: &str = "skep-withdraw";
 
 type Client = p::dispatcher_client::DispatcherClient<Channel>;
 
@@ -39,10 +41,22 @@ pub(crate) async fn heartbeat(channel: Channel, session_id: String, broken: mpsc
     }
 }
 
+/// Why a node goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// It leaves the swarm.
+    Leave,
+    /// It was to be a manager and could not become one: it has never been there.
+    Withdraw,
+}
+
 /// Tells the manager that this node's tasks are stopped and that it will not come back.
-pub(crate) async fn leave_notice(channel: Channel, session_id: String) -> Result<(), Status> {
+pub(crate) async fn leave_notice(channel: Channel, session_id: String, farewell: Farewell) -> Result<(), Status> {
     let mut request = Request::new(p::HeartbeatRequest { session_id });
     request.metadata_mut().insert(LEAVE_KEY, MetadataValue::from_static("1"));
+    if farewell == Farewell::Withdraw {
+        request.metadata_mut().insert(WITHDRAW_KEY, MetadataValue::from_static("1"));
+    }
     let mut client = Client::new(channel);
     let timed_out = |_| Status::deadline_exceeded("the leave notice was not answered");
     tokio::time::timeout(RPC_TIMEOUT, client.heartbeat(request)).await.map_err(timed_out)??;

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tonic::{Status, Streaming};
 
 use crate::logs::{Publishers, Subscriptions, selects};
-use crate::sending::{RPC_TIMEOUT, heartbeat, leave_notice, send_statuses};
+use crate::sending::{Farewell, RPC_TIMEOUT, heartbeat, leave_notice, send_statuses};
 use crate::worker::Worker;
 use crate::{Connect, Connection, Executor, ExecutorError, Outcome, task_files};
 
@@ -66,7 +66,7 @@ enum End {
     /// Leave the containers alone.
     Detach,
     /// Stop and remove every task, and tell the manager.
-    Leave,
+    Leave(Farewell),
 }
 
 /// What ended a session.
@@ -97,7 +97,12 @@ impl AgentHandle {
 
     /// Ends the agent after stopping and removing all tasks, and tells the manager so if one can be reached.
     pub async fn leave(self) {
-        self.end(End::Leave).await;
+        self.end(End::Leave(Farewell::Leave)).await;
+    }
+
+    /// The same for a node that was to be a manager and could not become one: the swarm is to forget it.
+    pub async fn withdraw(self) {
+        self.end(End::Leave(Farewell::Withdraw)).await;
     }
 
     async fn end(mut self, how: End) {
@@ -166,7 +171,7 @@ impl Agent {
                 Ok(session) => {
                     backoff = Duration::ZERO;
                     match self.serve(session, &mut ended).await {
-                        Over::Agent(End::Leave) => return,
+                        Over::Agent(End::Leave(_)) => return,
                         Over::Agent(End::Detach) => break End::Detach,
                         Over::Broken(why) => why,
                     }
@@ -187,20 +192,21 @@ impl Agent {
             }
         };
         match how {
-            End::Leave => self.leave_without_session().await,
+            End::Leave(farewell) => self.leave_without_session(farewell).await,
             End::Detach => self.worker.detach().await,
         }
     }
 
-    /// The tasks go first; a manager is told only if one answers at once.
-    async fn leave_without_session(mut self) {
+    /// The tasks go first; a manager is told only if one answers at once. One that withdraws may have been heard of by the
+    /// managers though it does not know it.
+    async fn leave_without_session(mut self, farewell: Farewell) {
         self.worker.remove_all().await;
-        if !self.info.borrow().registered {
+        if !self.info.borrow().registered && farewell == Farewell::Leave {
             return;
         }
         let told = async {
             let session = self.open().await?;
-            leave_notice(session.connection.channel, self.session_id.clone()).await
+            leave_notice(session.connection.channel, self.session_id.clone(), farewell).await
         };
         match tokio::time::timeout(RPC_TIMEOUT, told).await {
             Ok(Ok(())) => {}
@@ -294,9 +300,9 @@ impl Agent {
             how = ended => Over::Agent(how.unwrap_or(End::Detach)),
             why = self.listen(session, failures) => Over::Broken(why),
         };
-        if matches!(over, Over::Agent(End::Leave)) {
+        if let Over::Agent(End::Leave(farewell)) = &over {
             self.worker.remove_all().await;
-            if let Err(status) = leave_notice(channel, self.session_id.clone()).await {
+            if let Err(status) = leave_notice(channel, self.session_id.clone(), *farewell).await {
                 tracing::info!(%status, "no manager was told that this node leaves");
             }
         }

@@ -118,11 +118,19 @@ pub async fn bind_unix(path: &Path, group: Option<&str>) -> Result<Listener, Lis
     Ok(Listener::Unix(listener))
 }
 
-fn group_id(group: &str) -> Option<u32> {
+/// The number of a group, by its name in `/etc/group` or as a number. The file is read here: a static binary's C library
+/// would load the host's name service modules into itself, and they are made for another one.
+pub fn group_id(group: &str) -> Option<u32> {
     if let Ok(gid) = group.parse() {
         return Some(gid);
     }
-    nix::unistd::Group::from_name(group).ok().flatten().map(|group| group.gid.as_raw())
+    find_group(&std::fs::read_to_string("/etc/group").ok()?, group)
+}
+
+/// Lines are `name:password:number:members`.
+fn find_group(file: &str, group: &str) -> Option<u32> {
+    let line = file.lines().find_map(|line| line.strip_prefix(group)?.strip_prefix(':'))?;
+    line.split(':').nth(1)?.parse().ok()
 }
 
 /// Listens on TCP, with TLS if there are files for it.

@@ -56,10 +56,16 @@ const MAX_UNCOMMITTED_BYTES: usize = 256 << 20;
 /// Ticks between a snapshot that failed and the next try.
 const SNAPSHOT_PAUSE_TICKS: usize = 100;
 
+/// Bytes of entries that call for a snapshot before their number does. A store whose snapshot is larger waits until there
+/// are as many bytes of entries, so that writing snapshots costs no more than writing the log. The log is in memory, too.
+const MAX_LOG_BYTES: u64 = 64 << 20;
+/// Bytes of entries kept behind a snapshot for slow followers, whatever their number.
+const MAX_KEPT_BYTES: u64 = 32 << 20;
+
 /// When snapshots are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotPolicy {
-    /// Applied entries between snapshots; 0 for never.
+    /// Applied entries between snapshots, unless they are large; 0 for never.
     pub interval: u64,
     /// Entries kept behind a snapshot for slow followers.
     pub keep_entries: u64,
@@ -145,6 +151,8 @@ pub struct Core {
     snapshot_pause_ticks: usize,
     /// A snapshot at this index or later is wanted, whatever the policy says.
     snapshot_wanted: Option<u64>,
+    /// Size of the newest snapshot.
+    snapshot_bytes: u64,
     /// Wishes to change the group, oldest first; only the first may be in the log.
     changes: VecDeque<PendingChange>,
     settled: Vec<(Ticket, Result<u64, ChangeError>)>,
@@ -163,6 +171,7 @@ impl Core {
         let start = stored.position().index;
         let mut membership = Membership::default();
         let mut state = None;
+        let snapshot_bytes = stored.snapshot.as_ref().map_or(0, |snapshot| snapshot.data.len() as u64);
         if let Some(snapshot) = &stored.snapshot {
             let decoded = p::Snapshot::decode(snapshot.data.as_slice())
                 .map_err(|error| LoadError::Snapshot { index: start, reason: error.to_string() })?;
@@ -198,6 +207,7 @@ impl Core {
             snapshotting: None,
             snapshot_pause_ticks: 0,
             snapshot_wanted: None,
+            snapshot_bytes,
             changes: VecDeque::new(),
             settled: Vec::new(),
             campaigns: 0,
@@ -354,13 +364,17 @@ impl Core {
         self.snapshot_wanted = Some(self.snapshot_wanted.map_or(index, |wanted| wanted.max(index)));
     }
 
-    /// A snapshot is on the disk. Returns up to where the log on disk may be dropped.
-    pub fn snapshot_stored(&mut self, index: u64) -> u64 {
+    /// A snapshot of so many bytes is on the disk. Returns up to where the log on disk may be dropped.
+    pub fn snapshot_stored(&mut self, index: u64, bytes: u64) -> u64 {
         self.snapshotting = None;
+        if index >= self.snapshot_index() {
+            self.snapshot_bytes = bytes;
+        }
         self.snapshot_wanted.take_if(|wanted| *wanted <= index);
         self.node.mut_store().snapshot_stored(index);
         // The snapshot's own entry stays: at a restart it tells that what follows belongs to the snapshot.
-        let until = index.saturating_sub(self.config.snapshots.keep_entries).min(index.saturating_sub(1));
+        let few = index.saturating_sub(self.config.snapshots.keep_entries);
+        let until = few.max(self.node.store().drop_until(index, MAX_KEPT_BYTES)).min(index.saturating_sub(1));
         self.node.mut_store().compact(until);
         until
     }

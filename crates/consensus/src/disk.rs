@@ -101,7 +101,7 @@ impl Disk {
 
     fn install(&self, snapshot: &raftpb::Snapshot) -> Result<(), StartError> {
         let stored = snapshot::store(&self.snapshots, self.keys.current(), snapshot.clone());
-        stored.map_err(|source| StartError::Snapshot { folder: self.snapshots.clone(), source })
+        stored.map(drop).map_err(|source| StartError::Snapshot { folder: self.snapshots.clone(), source })
     }
 
     fn seal(&self, records: Vec<Record>, out: &mut Vec<Record>) -> Result<(), StartError> {

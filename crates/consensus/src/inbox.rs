@@ -56,6 +56,8 @@ pub(crate) enum Command {
     DiskFailed(Box<StartError>),
     SnapshotStored {
         index: u64,
+        /// Size of its data.
+        bytes: u64,
         key_generation: u64,
     },
     SnapshotFailed,

@@ -11,10 +11,11 @@ use swarm_proto::raftpb;
 
 use crate::cipher::{Dek, Keys};
 
-/// Stores a snapshot; its data is sealed here.
-pub(crate) fn store(folder: &Path, dek: &Dek, mut snapshot: raftpb::Snapshot) -> io::Result<()> {
+/// Stores a snapshot; its data is sealed here. Returns the size of the data.
+pub(crate) fn store(folder: &Path, dek: &Dek, mut snapshot: raftpb::Snapshot) -> io::Result<u64> {
     fs::create_dir_all(folder)?;
     let metadata = snapshot.metadata.clone().unwrap_or_default();
+    let bytes = snapshot.data.len() as u64;
     snapshot.data = dek.seal(&snapshot.data).map_err(io::Error::other)?;
     let data = snapshot.encode_to_vec();
     let name = format!("{:016x}-{:016x}.snap", metadata.term, metadata.index);
@@ -29,7 +30,7 @@ pub(crate) fn store(folder: &Path, dek: &Dek, mut snapshot: raftpb::Snapshot) ->
     for old in list(folder)?.into_iter().filter(|path| path.file_name() < Some(name.as_ref())) {
         fs::remove_file(old)?;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// The snapshot at exactly this index, its data opened.

@@ -92,6 +92,8 @@ async fn serve(settings: Settings, args: Vec<String>, root: DataRoot) -> anyhow:
     // Before anything is started, so that no signal is missed.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Tools that ask a dockerd for its stacks send these; untaken they would end the daemon.
+    let asked = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
     let parts = open(settings).await?;
     let listeners = listen(&parts.settings).await?;
     let stop = CancellationToken::new();
@@ -123,6 +125,7 @@ async fn serve(settings: Settings, args: Vec<String>, root: DataRoot) -> anyhow:
         }
     }
     tracing::info!("the daemon has ended");
+    drop(asked);
     Ok(())
 }
 
@@ -219,7 +222,7 @@ async fn listen(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
 
 /// dockerd's default group may be missing; one that was asked for must be there.
 fn group_exists(group: &str, settings: &Settings) -> bool {
-    settings.given.text("group").is_some() || nix::unistd::Group::from_name(group).ok().flatten().is_some()
+    settings.given.text("group").is_some() || api::listen::group_id(group).is_some()
 }
 
 fn api_state(parts: &Parts, root: &DataRoot) -> ApiState {

@@ -63,10 +63,13 @@ impl Engine {
             reserve(&inner, record);
         }
         remove_strangers(&inner, &known).await;
-        let running = adopt_all(&inner, records).await;
+        // Networks are cleared before anything starts: a start would find what is being removed, or have its own removed.
+        let found = find_all(&inner, records).await;
+        let running = found.iter().filter(|(_, shim)| shim.is_some()).map(|(record, _)| record.id.clone()).collect();
         if let Err(error) = inner.network.reconcile(&running).await {
             tracing::warn!(%error, "cannot clean up networks");
         }
+        adopt_all(&inner, found).await;
         Ok(Self(inner))
     }
 }
@@ -149,6 +152,7 @@ async fn end_shim(engine: &Arc<Inner>, record: &Record, client: &ShimClient) -> 
         }
     }
     crate::orphan::delete_in_runtime(engine, record).await;
+    crate::orphan::end_shim(client.directory()).await;
     ShimEnd::Over
 }
 
@@ -168,40 +172,62 @@ async fn clear_exec(engine: &Arc<Inner>, record: &Record, paths: &ContainerPaths
     }
 }
 
-/// The ids of those that run.
-async fn adopt_all(engine: &Arc<Inner>, records: Vec<Record>) -> BTreeSet<String> {
+/// Each container with its shim, if it has a process.
+async fn find_all(engine: &Arc<Inner>, records: Vec<Record>) -> Vec<(Record, Option<Attached>)> {
+    side_by_side(records, |mut record| {
+        let engine = engine.clone();
+        async move {
+            let paths = ContainerPaths::new(&engine.config.data_root, &engine.config.exec_root, &record.id);
+            let shim = find_shim(&engine, &mut record, &paths).await;
+            (record, shim)
+        }
+    })
+    .await
+}
+
+async fn adopt_all(engine: &Arc<Inner>, found: Vec<(Record, Option<Attached>)>) {
+    side_by_side(found, |(record, shim)| {
+        let engine = engine.clone();
+        async move { adopt(&engine, record, shim).await }
+    })
+    .await;
+}
+
+/// Works on all, a few at once. What panicked is left out.
+async fn side_by_side<T, R, F>(items: Vec<T>, mut work: impl FnMut(T) -> F) -> Vec<R>
+where
+    R: Send + 'static,
+    F: Future<Output = R> + Send + 'static,
+{
     let slots = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
-    let tasks: Vec<_> = records
+    let tasks: Vec<_> = items
         .into_iter()
-        .map(|record| {
-            let (engine, slots) = (engine.clone(), slots.clone());
+        .map(|item| {
+            let (slots, work) = (slots.clone(), work(item));
             tokio::spawn(async move {
                 let _slot = slots.acquire().await;
-                adopt(&engine, record).await
+                work.await
             })
         })
         .collect();
-    let mut running = BTreeSet::new();
+    let mut results = Vec::new();
     for task in tasks {
-        if let Ok(Some(id)) = task.await {
-            running.insert(id);
-        }
+        results.extend(task.await.ok());
     }
-    running
+    results
 }
 
-/// Finds the shim of a container and goes on from where both are; the id if it runs.
-async fn adopt(engine: &Arc<Inner>, mut record: Record) -> Option<String> {
+/// Goes on from where a container and its shim are.
+async fn adopt(engine: &Arc<Inner>, mut record: Record, shim: Option<Attached>) {
     let paths = ContainerPaths::new(&engine.config.data_root, &engine.config.exec_root, &record.id);
     let id = record.id.clone();
     if matches!(record.life.phase, Phase::Removing | Phase::Dead) {
-        remove_rest(engine, record, &paths).await;
-        return None;
+        return remove_rest(engine, record, &paths).await;
     }
-    if let Some(shim) = find_shim(engine, &mut record, &paths).await {
+    if let Some(shim) = shim {
         let _ = record.save(&paths.data, Flush::Later);
         owner::spawn(engine, record, Vec::new(), Some(shim));
-        return Some(id);
+        return;
     }
     let ended_meanwhile = record.life.phase.is_running();
     if ended_meanwhile {
@@ -229,12 +255,11 @@ async fn adopt(engine: &Arc<Inner>, mut record: Record) -> Option<String> {
         let options = RemoveOptions { force: true, volumes: true };
         let _ = container.ask(|reply| crate::container::Command::Remove { options, reply }).await;
     }
-    None
 }
 
 /// Connects to the shim of a container that has a process; a shim without one is deleted.
 async fn find_shim(engine: &Arc<Inner>, record: &mut Record, paths: &ContainerPaths) -> Option<Attached> {
-    if !paths.exec.exists() {
+    if !paths.exec.exists() || matches!(record.life.phase, Phase::Removing | Phase::Dead) {
         return None;
     }
     let (client, _) = ShimClient::connect(&paths.exec, &record.id).await.ok()?;

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use docker_types::container::{ContainerConfig, CreateRequest, CreateResponse, HostConfig, NetworkingConfig};
+use docker_types::container::{
+    ContainerConfig, CreateRequest, CreateResponse, EndpointIpamConfig, EndpointSettings, HostConfig, NetworkingConfig,
+};
 use docker_types::container_spec::Ulimit;
 use image::ImageRecord;
 
 use crate::clock::{Clock, fresh_id};
 use crate::engine::{Inner, blocking};
-use crate::launch::{parse_port, port_requests};
+use crate::launch::{PREDEFINED_NETWORKS, parse_port, port_requests};
 use crate::merge::{command_of, merge};
 use crate::mount_points::plan_mounts;
 use crate::options::CreateOptions;
@@ -113,7 +115,35 @@ fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<
         ..Record::default()
     };
     port_requests(&record)?;
+    check_addresses(&record)?;
     Ok(record)
+}
+
+/// Addresses and aliases are given on networks of the user's only.
+fn check_addresses(record: &Record) -> Result<(), EngineError> {
+    let endpoints = record.networking.endpoints_config.iter().flatten();
+    for (network, endpoint) in endpoints.filter(|(name, _)| PREDEFINED_NETWORKS.contains(&name.as_str())) {
+        let Some(EndpointSettings { ipam_config, aliases, .. }) = endpoint else { continue };
+        let has_address =
+            |wanted: &EndpointIpamConfig| !wanted.ipv4_address.is_empty() || !wanted.ipv6_address.is_empty();
+        let reasons = [
+            (
+                ipam_config.as_ref().is_some_and(has_address),
+                "user specified IP address is supported on user defined networks only",
+            ),
+            (
+                aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()),
+                "network-scoped aliases are only supported for user-defined networks",
+            ),
+        ];
+        let reasons: Vec<_> = reasons.iter().filter(|(is_so, _)| *is_so).map(|(_, reason)| *reason).collect();
+        if !reasons.is_empty() {
+            let reasons = reasons.join("\n");
+            let text = format!("invalid config for network {network}: invalid endpoint settings:\n{reasons}");
+            return Err(EngineError::invalid(text));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the network exists is asked at the start, as in dockerd: here "not found" would mean the image to clients.
@@ -275,7 +305,8 @@ fn inherited_mounts(engine: &Inner, host: &HostConfig) -> Result<Vec<MountRecord
         if !mode.split(',').all(|word| matches!(word, "" | "ro" | "rw" | "z" | "Z")) {
             return Err(EngineError::invalid(format!("invalid mode: {mode}")));
         }
-        let other = engine.index.find(name)?.record();
+        // A container that is not there is the request's fault: 404 would say that the image is missing.
+        let other = engine.index.find(name).map_err(|error| EngineError::invalid(error.to_string()))?.record();
         for mount in other.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs) {
             let read_only = mount.read_only || mode.split(',').any(|word| word == "ro");
             mounts.push(MountRecord { read_only, copy_up: false, ..mount.clone() });

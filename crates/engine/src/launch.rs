@@ -26,7 +26,7 @@ use crate::{EngineError, ErrorKind};
 pub(crate) const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
 
 /// Networks that containers join by name.
-const PREDEFINED_NETWORKS: [&str; 3] = ["bridge", "host", "none"];
+pub(crate) const PREDEFINED_NETWORKS: [&str; 3] = ["bridge", "host", "none"];
 /// How dockerd begins to tell that a network cannot be made.
 const NETWORKING_FAILED: &str = "failed to set up container networking";
 

@@ -136,6 +136,11 @@ impl ShimClient {
         }
     }
 
+    /// Its directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The shim of `directory`, whether it lives or not.
     pub(crate) fn at(directory: &Path) -> ShimClient {
         ShimClient { directory: directory.to_owned() }

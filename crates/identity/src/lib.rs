@@ -21,6 +21,7 @@ mod keys;
 mod listen;
 mod lock;
 mod pem;
+mod places;
 mod random;
 mod renewal;
 mod rotation;
@@ -48,6 +49,7 @@ pub use keys::{KeyFile, parse_unlock_key, unlock_key_text};
 pub use listen::{ListenLimits, PeerInfo, PeerListener, PeerStream, tls_accept};
 pub use lock::KeyFileError;
 pub use pem::normalize_certificates;
+pub use places::{Full, Place, Places, host_of};
 pub use random::{new_dek, new_kek, random_bytes, random_id, random_raft_id, system_now};
 pub use renewal::{FORCED_PAUSE, RenewalBackOff, UNREADABLE_PAUSE, next_renewal};
 pub use rotation::{

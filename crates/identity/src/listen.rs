@@ -1,24 +1,25 @@
 //! The listener on 2377: takes connections, shakes hands, and gives them to a gRPC server together with who calls.
 //!
 //! ```text
-//!   accept ── permit ──► handshake (time-out) ──► channel ──► tonic
-//!                └ none left: connections wait in the kernel's queue
+//!   accept ── place ──► handshake (time-out) ──► channel ──► tonic
+//!               └ none left: one of the address with the most handshakes is given up (see `places.rs`)
 //! ```
 //!
 //! A caller without a certificate passes, since joining nodes have none; one with a bad certificate does not. Such guests
 //! are few at a time and not for long: whoever reaches the port can be one, and the nodes' connections and the daemon's
-//! file descriptors must not be theirs to use up.
+//! file descriptors must not be theirs to use up. Nor can they keep each other out, or the nodes: handshakes and guests
+//! have places that are shared fairly among addresses. A worker has a few connections and no more.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use model::{NodeId, NodeRole};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -28,33 +29,44 @@ use tonic::transport::server::Connected;
 
 use crate::certificate::PeerIdentity;
 use crate::dial::watch_peer;
+use crate::places::{Place, Places, host_of};
 use crate::tls::Credentials;
 
 /// Pause after the kernel refused to accept (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that shook hands and wait to be taken.
 const QUEUE: usize = 64;
+/// How long a handshake is left alone when others from addresses as crowded as its own want its place: a peer on the other
+/// side of the world needs one round trip.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(500);
+/// The same for a guest: a joiner that waits for its certificate has it by then.
+const GUEST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenLimits {
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// Handshakes at a time.
+    /// Handshakes at a time, of all addresses.
     pub handshakes: usize,
-    /// Connections of callers without a certificate at a time; one more is closed.
+    /// Connections of callers without a certificate at a time, of all addresses; one more is closed, or takes the place of
+    /// one from an address that has more.
     pub guests: usize,
     /// How long such a connection lives. A joiner needs a second, and dials again when it is cut off.
     pub guest_time: Duration,
+    /// Connections of one worker at a time; one more takes the place of its oldest. It needs one for its session, another
+    /// while it renews its certificate, and some that it lost have not ended here yet.
+    pub connections_of_worker: usize,
 }
 
 impl Default for ListenLimits {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(5),
-            handshakes: 256,
+            handshakes: 512,
             guests: 512,
             guest_time: Duration::from_mins(2),
+            connections_of_worker: 16,
         }
     }
 }
@@ -73,15 +85,23 @@ pub struct PeerInfo {
 pub struct PeerStream<S = TcpStream> {
     stream: TlsStream<S>,
     peer: PeerInfo,
-    /// Of a caller without a certificate that came through a listener.
+    /// Of a caller that came through a listener and is no manager.
     stay: Option<Stay>,
 }
 
-/// A guest's place, and when it has to go.
+/// A caller's place, and when it has to go.
 #[derive(Debug)]
-struct Stay {
-    _place: OwnedSemaphorePermit,
-    end: Pin<Box<Sleep>>,
+enum Stay {
+    Guest { place: Place<IpAddr>, end: Pin<Box<Sleep>> },
+    Worker { place: Place<NodeId> },
+}
+
+/// Places for connections. Managers have no bound: they have one for each of their purposes and peers.
+#[derive(Clone)]
+struct Rooms {
+    guests: Places<IpAddr>,
+    guest_time: Duration,
+    workers: Places<NodeId>,
 }
 
 /// Connections of a listener, as a stream that ends never. Dropping it closes the listener and abandons handshakes.
@@ -122,11 +142,14 @@ async fn run_acceptor(
     limits: ListenLimits,
     send: mpsc::Sender<PeerStream>,
 ) {
-    let permits = Arc::new(Semaphore::new(limits.handshakes.max(1)));
-    let places = Arc::new(Semaphore::new(limits.guests.max(1)));
+    let places = Places::new(limits.handshakes, HANDSHAKE_PATIENCE);
+    let rooms = Rooms {
+        guests: Places::new(limits.guests, GUEST_PATIENCE),
+        guest_time: limits.guest_time,
+        workers: Places::for_each(limits.connections_of_worker),
+    };
     let mut handshakes = JoinSet::new();
     while !send.is_closed() {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
         while handshakes.try_join_next().is_some() {}
         let (stream, remote_addr) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -136,18 +159,25 @@ async fn run_acceptor(
                 continue;
             }
         };
-        let (credentials, send, places) = (credentials.clone(), send.clone(), places.clone());
+        let mut place = places.take(host_of(remote_addr.ip())).await;
+        let (credentials, send, rooms) = (credentials.clone(), send.clone(), rooms.clone());
         handshakes.spawn(async move {
             let shaken = async {
                 watch_peer(&stream)?;
-                tls_accept(stream, remote_addr, &credentials).await?.seated(&places, limits.guest_time)
+                tls_accept(stream, remote_addr, &credentials).await?.seated(&rooms)
             };
-            match timeout(limits.handshake_timeout, shaken).await {
-                Ok(Ok(stream)) => drop(send.send(stream).await),
-                Ok(Err(error)) => tracing::debug!(%remote_addr, %error, "a connection was refused"),
-                Err(_) => tracing::debug!(%remote_addr, "TLS handshake took too long"),
+            let handed_on = async {
+                match timeout(limits.handshake_timeout, shaken).await {
+                    Ok(Ok(stream)) => drop(send.send(stream).await),
+                    Ok(Err(error)) => tracing::debug!(%remote_addr, %error, "a connection was refused"),
+                    Err(_) => tracing::debug!(%remote_addr, "TLS handshake took too long"),
+                }
+            };
+            tokio::select! {
+                // Either ends the task, and with it the connection that was not handed on.
+                () = handed_on => {}
+                () = place.lost() => tracing::debug!(%remote_addr, "a handshake was given up for one from elsewhere"),
             }
-            drop(permit);
         });
     }
 }
@@ -169,22 +199,28 @@ impl<S> PeerStream<S> {
         &self.peer
     }
 
-    /// Gives a guest one of the places, if there is one.
-    fn seated(mut self, places: &Arc<Semaphore>, time: Duration) -> io::Result<Self> {
-        if self.peer.identity.is_none() {
-            let place = places.clone().try_acquire_owned();
-            let place = place.map_err(|_| io::Error::other("too many callers without a certificate"))?;
-            self.stay = Some(Stay { _place: place, end: Box::pin(sleep(time)) });
-        }
+    /// Gives a caller that is no manager a place, if there is one.
+    fn seated(mut self, rooms: &Rooms) -> io::Result<Self> {
+        let full = |_| io::Error::other("too many connections");
+        self.stay = match &self.peer.identity {
+            None => {
+                let place = rooms.guests.try_take(host_of(self.peer.remote_addr.ip())).map_err(full)?;
+                Some(Stay::Guest { place, end: Box::pin(sleep(rooms.guest_time)) })
+            }
+            Some(peer) if peer.role == NodeRole::Manager => None,
+            Some(peer) => Some(Stay::Worker { place: rooms.workers.try_take(peer.node_id.clone()).map_err(full)? }),
+        };
         Ok(self)
     }
 
-    /// Fails when a guest's time is over.
+    /// Fails when a guest's time is over, or a place was given to another.
     fn check_stay(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.stay.as_mut().map(|stay| stay.end.as_mut().poll(cx)) {
-            Some(Poll::Ready(())) => Err(io::ErrorKind::TimedOut.into()),
-            Some(Poll::Pending) | None => Ok(()),
-        }
+        let is_over = match &mut self.stay {
+            None => false,
+            Some(Stay::Guest { place, end }) => end.as_mut().poll(cx).is_ready() || place.poll_lost(cx).is_ready(),
+            Some(Stay::Worker { place }) => place.poll_lost(cx).is_ready(),
+        };
+        if is_over { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 }
 

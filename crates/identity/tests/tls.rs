@@ -22,7 +22,7 @@ use swarm_proto::swarmkit as p;
 use swarm_proto::swarmkit::ca_client::CaClient;
 use swarm_proto::swarmkit::ca_server::{Ca as CaService, CaServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
 
@@ -278,6 +278,80 @@ async fn callers_without_a_certificate_are_few_and_not_for_long() {
         let _ = guest.read_to_end(&mut rest).await;
     }
     assert_eq!(call(&server, ServerRole::Ca, &nobody).await.unwrap(), "nobody");
+}
+
+/// Connects from another of this machine's addresses.
+async fn connect_from(source: &str, server: &Server) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+    socket.connect(server.addr.parse().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_crowd_of_silent_connections_keeps_no_other_address_out() {
+    let ca = Ca::new();
+    // Who gets in does so because others are given up, not because they ended.
+    let limits = ListenLimits { handshake_timeout: Duration::from_hours(1), handshakes: 64, ..ListenLimits::default() };
+    let server = serve(&ca.credentials("m1", NodeRole::Manager), limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(connect_from("127.0.0.2", &server).await);
+    }
+    let worker = ca.credentials("w1", NodeRole::Worker);
+    for _ in 0..10 {
+        assert_eq!(call(&server, ServerRole::Manager, &worker).await.unwrap(), "w1 Worker cluster1");
+    }
+    // And the first ones of the crowd were cut off.
+    assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn a_crowd_of_guests_keeps_no_other_address_out() {
+    let ca = Ca::new();
+    let limits = ListenLimits { guests: 3, guest_time: Duration::from_hours(1), ..ListenLimits::default() };
+    let server = serve(&ca.credentials("m1", NodeRole::Manager), limits).await;
+    let nobody = Credentials::new(ca.bundle.clone(), None);
+    let mut crowd = Vec::new();
+    for _ in 0..3 {
+        let tcp = connect_from("127.0.0.2", &server).await;
+        let mut guest = tls_connect(tcp, ServerRole::Ca, &nobody).await.unwrap();
+        // The server's first frame: it has its place.
+        guest.read_exact(&mut [0; 9]).await.unwrap();
+        crowd.push(guest);
+    }
+    assert_eq!(call(&server, ServerRole::Ca, &nobody).await.unwrap(), "nobody");
+    let mut rest = Vec::new();
+    let _ = crowd[0].read_to_end(&mut rest).await;
+}
+
+#[tokio::test]
+async fn a_worker_has_a_few_connections_and_keeps_nobody_out() {
+    let ca = Ca::new();
+    let limits = ListenLimits { connections_of_worker: 2, ..ListenLimits::default() };
+    let server = serve(&ca.credentials("m1", NodeRole::Manager), limits).await;
+    let open = async |credentials: &Credentials| {
+        let tcp = TcpStream::connect(&server.addr).await.unwrap();
+        let mut stream = tls_connect(tcp, ServerRole::Manager, credentials).await.unwrap();
+        // The server's first frame: it has its place.
+        stream.read_exact(&mut [0; 9]).await.unwrap();
+        stream
+    };
+    let (one, manager) = (ca.credentials("w1", NodeRole::Worker), ca.credentials("m2", NodeRole::Manager));
+    let mut oldest = open(&one).await;
+    let _two = [open(&one).await, open(&one).await];
+    // What is to be read of the first ends with it.
+    let mut rest = Vec::new();
+    let _ = oldest.read_to_end(&mut rest).await;
+    let other = ca.credentials("w2", NodeRole::Worker);
+    assert_eq!(call(&server, ServerRole::Manager, &other).await.unwrap(), "w2 Worker cluster1");
+    // Managers have as many as they need.
+    let mut channels = Vec::new();
+    for _ in 0..4 {
+        channels.push(connect(&server.addr, ServerRole::Manager, &manager).await.unwrap());
+    }
+    for channel in channels {
+        assert_eq!(who_am_i(channel).await.unwrap(), "m2 Manager cluster1");
+    }
 }
 
 #[tokio::test]

@@ -90,7 +90,11 @@ async fn collect(body: Body) -> Result<Bytes, Status> {
         Err(error) if error.is::<LengthLimitError>() => {
             Err(Status::resource_exhausted(format!("grpc: received message larger than max ({MAX_CALL_BYTES})")))
         }
-        Err(error) => Err(Status::cancelled(format!("the call broke off: {error}"))),
+        // A bound of the gate's speaks for itself.
+        Err(error) => Err(match error.downcast_ref::<Status>() {
+            Some(status) => status.clone(),
+            None => Status::cancelled(format!("the call broke off: {error}")),
+        }),
     }
 }
 

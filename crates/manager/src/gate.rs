@@ -8,9 +8,11 @@
 //! ```
 //!
 //! Whoever reaches the port may call without a certificate. Such guests get small messages, a bounded time, and a bounded
-//! number of calls at a time: none of it must let a stranger use up a manager's memory.
+//! number of calls at a time, shared fairly among their addresses: a stranger must neither use up a manager's memory nor
+//! keep joiners out. What a worker may have under way is bounded, too (see `allowance.rs`).
 
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,14 +20,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Limited;
-use identity::PeerInfo;
+use identity::{PeerInfo, Places};
 use model::{ClusterId, NodeId, NodeRole};
-use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Service, ServiceExt};
 
+use crate::allowance::Allowances;
 use crate::authorize::{Authority, FORWARDING_KEYS, Facts, REDIRECT, REMOTE_ADDR, Subject};
 use crate::caller::Caller;
 use crate::forward::{self, Behalf, Forwarded};
@@ -42,11 +44,12 @@ const GUEST_TIME: Duration = Duration::from_secs(90);
 
 /// The places of guests.
 #[derive(Clone)]
-pub(crate) struct GuestPlaces(Arc<Semaphore>);
+pub(crate) struct GuestPlaces(Places<IpAddr>);
 
 impl Default for GuestPlaces {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_GUEST_CALLS)))
+        // Among equals nobody's call is broken off for another's.
+        Self(Places::new(MAX_GUEST_CALLS, GUEST_TIME))
     }
 }
 
@@ -66,6 +69,7 @@ pub(crate) struct GateKeeper {
     pub(crate) shared: Arc<Shared>,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) guests: GuestPlaces,
+    pub(crate) allowances: Allowances,
 }
 
 /// The gate as a service.
@@ -111,13 +115,23 @@ impl Gate {
         let method = methods::find(path).ok_or_else(unknown)?;
         let keeper = self.keeper.clone();
         let caller = keeper.caller(self.entrance, method, &request)?;
-        if caller.is_some() {
-            return self.pass(method, caller, request).await;
+        if let Some(node) = &caller {
+            if node.local || node.role == Some(NodeRole::Manager) {
+                return self.pass(method, caller, request).await;
+            }
+            let call = keeper.allowances.begin(&node.node_id)?;
+            let request = request.map(|body| call.counted(body));
+            return self.pass(method, caller, request).await.map(|answer| call.answered(answer));
         }
-        let _place = keeper.guests.0.try_acquire().map_err(|_| too_many_guests())?;
+        let mut place =
+            keeper.guests.0.try_take(identity::host_of(guest_address(&request))).map_err(|_| too_many_guests())?;
         let request = request.map(|body| Body::new(Limited::new(body, MAX_GUEST_BYTES)));
-        let passed = tokio::time::timeout(GUEST_TIME, self.pass(method, caller, request)).await;
-        passed.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")))
+        let passed = tokio::time::timeout(GUEST_TIME, self.pass(method, caller, request));
+        tokio::select! {
+            // Either ends the call.
+            passed = passed => passed.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long"))),
+            () = place.lost() => Err(too_many_guests()),
+        }
     }
 
     async fn pass(
@@ -209,6 +223,14 @@ impl GateKeeper {
         }
         Err(Status::resource_exhausted(format!("more than one redirect to leader from: {}", redirects(headers))))
     }
+}
+
+/// Where a call without a certificate comes from; what another manager passes on says where that one got it from.
+fn guest_address(request: &Request<Body>) -> IpAddr {
+    let peer = request.extensions().get::<PeerInfo>();
+    let told = peer.and_then(|peer| peer.identity.as_ref()).and_then(|_| request.headers().get(REMOTE_ADDR));
+    let told = told.and_then(|told| told.to_str().ok()?.parse::<SocketAddr>().ok()).map(|told| told.ip());
+    told.or(peer.map(|peer| peer.remote_addr.ip())).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 fn too_many_guests() -> Status {

@@ -72,7 +72,7 @@ impl LeaderLoop {
         planner.rebuild(&self.writer.shared().view());
         let mut under_way = FuturesUnordered::new();
         loop {
-            let (pending, deadline) = self.writer.plan(|view, events| {
+            let planned = self.writer.plan(|view, events| {
                 let plan = planner.step(view, &events, now());
                 for reason in &plan.reasons {
                     tracing::debug!(object = ?reason.object, text = reason.text, "not done yet");
@@ -81,7 +81,8 @@ impl LeaderLoop {
                     tracing::error!("planning came to no end; it goes on a second later");
                 }
                 (plan.batches, plan.deadline)
-            })?;
+            });
+            let (pending, deadline) = planned.await?;
             let writer = self.writer.clone();
             under_way.extend(pending.into_iter().map(|pending| settle(writer.clone(), pending)));
             loop {

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod allowance;
 mod authorize;
 mod blacklist;
 mod ca;
@@ -41,6 +42,7 @@ mod resource_allocator;
 mod role_manager;
 mod routes;
 mod shared;
+mod sharing;
 #[cfg(test)]
 mod test_support;
 mod timing;
@@ -53,7 +55,7 @@ pub mod core {
     pub use crate::dispatcher::core as dispatcher;
     pub use crate::leader::{heard_of, write_unknown};
     pub use crate::role_manager::{RolePlan, Step as RoleStep, plan as plan_roles, set_role};
-    pub use crate::writer::{MAX_ACTIONS, Proposal, Speculation, Stamp};
+    pub use crate::writer::{MAX_ACTIONS, Planning, Proposal, Speculation, Stamp};
 }
 
 pub use caller::Caller;

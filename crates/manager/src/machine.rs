@@ -10,6 +10,7 @@ use swarm_proto::swarmkit as p;
 
 use crate::codec::{decode_actions, decode_snapshot, encode_snapshot};
 use crate::shared::Shared;
+use crate::sharing::{share_in_actions, share_in_snapshot};
 use crate::writer::{Log, LostLeadership};
 
 /// Applies the log to the store and publishes every commit.
@@ -28,7 +29,7 @@ impl StateMachine for StoreMachine {
     fn apply(&mut self, index: u64, request: p::InternalRaftRequest) {
         // Every manager meets the same entry in the same state, so all skip it alike.
         let actions = match decode_actions(request.action) {
-            Ok(actions) => actions,
+            Ok(actions) => share_in_actions(&self.view, actions),
             Err(error) => return tracing::error!(index, %error, "a raft entry was skipped"),
         };
         match self.view.apply(&actions) {
@@ -43,7 +44,7 @@ impl StateMachine for StoreMachine {
     }
 
     fn restore(&mut self, state: p::StoreSnapshot) -> Result<(), String> {
-        let snapshot = decode_snapshot(state).map_err(|error| error.to_string())?;
+        let snapshot = share_in_snapshot(decode_snapshot(state).map_err(|error| error.to_string())?);
         self.view = View::restore(&snapshot).map_err(|error| error.to_string())?;
         self.shared.replace(self.view.clone());
         Ok(())

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic::transport::Channel;
 
+use crate::allowance::Allowances;
 use crate::ca::CaService;
 use crate::control::{Control, LocalControl, fill_manager_status};
 use crate::control_service::ControlService;
@@ -147,8 +148,7 @@ impl Manager {
         loops.spawn(tuning::run(shared.clone(), raft.clone(), timing_sender));
         let (clock, leaderless_since) = leadership::clock();
         loops.spawn(leadership::run_clock(raft.status(), clock));
-        let leadership = Leadership::new(raft.status(), ready.clone(), leaderless_since, credentials.clone());
-        let leadership = Arc::new(leadership);
+        let leadership = Arc::new(Leadership::new(raft.status(), ready.clone(), leaderless_since, credentials.clone()));
         let cluster_id = certificate.identity().cluster_id.clone();
         let control = LocalControl::new(writer.clone(), raft.status(), credentials.clone());
         let log_broker = LogBroker::new(shared.clone(), leadership.clone(), ready.clone());
@@ -159,6 +159,7 @@ impl Manager {
             shared: shared.clone(),
             leadership: leadership.clone(),
             guests: GuestPlaces::default(),
+            allowances: Allowances::default(),
         };
         let services = Services {
             keeper: Arc::new(keeper),

@@ -2,7 +2,8 @@
 //! order, and acknowledged when it is committed and applied here.
 //!
 //! Invariants: proposals reach the log in the order in which they changed the speculative view; a version is given to
-//! one proposal only; when leadership is lost the speculative view is thrown away and every waiter is told.
+//! one proposal only; when leadership is lost the speculative view is thrown away and every waiter is told. Whoever writes
+//! or plans waits for its turn without a thread: a plan of many tasks takes long, and heartbeats must be answered meanwhile.
 
 mod speculation;
 
@@ -12,11 +13,12 @@ use futures::future::BoxFuture;
 use model::Timestamp;
 use store::{Action, Event, Transaction, View};
 use swarm_proto::swarmkit as p;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 
 use crate::error::ControlError;
 use crate::shared::Shared;
-pub use speculation::{Proposal, Speculation, Stamp};
+pub use speculation::{Planning, Proposal, Speculation, Stamp};
 
 /// Largest transaction in actions; SwarmKit's limit for one entry.
 pub const MAX_ACTIONS: usize = 200;
@@ -38,6 +40,9 @@ pub trait Log: Send + Sync + 'static {
 pub struct Writer {
     shared: Arc<Shared>,
     log: Arc<dyn Log>,
+    /// Held while something is built on the speculative view, so that only the end of a leadership changes it meanwhile.
+    turn: tokio::sync::Mutex<()>,
+    /// Held for moments.
     speculation: Mutex<Speculation>,
     wake_planner: Notify,
 }
@@ -51,7 +56,7 @@ pub(crate) struct Pending {
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, log: Arc<dyn Log>, first_request: u64) -> Self {
         let speculation = Mutex::new(Speculation::new(first_request));
-        Self { shared, log, speculation, wake_planner: Notify::new() }
+        Self { shared, log, turn: tokio::sync::Mutex::default(), speculation, wake_planner: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Speculation> {
@@ -95,7 +100,7 @@ impl Writer {
     where
         E: From<ControlError>,
     {
-        let (value, pending) = self.start(build)?;
+        let (value, pending) = self.start(build).await?;
         if let Some(pending) = pending {
             self.settle(pending).await?;
         }
@@ -103,13 +108,14 @@ impl Writer {
     }
 
     /// Like [`Self::write`], but returns as soon as the write is proposed; `None` if there was nothing to write.
-    pub(crate) fn start<T, E>(
+    pub(crate) async fn start<T, E>(
         &self,
         build: impl FnOnce(&mut Transaction) -> Result<T, E>,
     ) -> Result<(T, Option<Pending>), E>
     where
         E: From<ControlError>,
     {
+        let _turn = self.turn.lock().await;
         let mut speculation = self.lock();
         let (value, proposal) = speculation.start(self.stamp(), build)?;
         let Some(proposal) = proposal else { return Ok((value, None)) };
@@ -137,13 +143,24 @@ impl Writer {
     }
 
     /// Lets the planner plan on the speculative view with what changed since it last did, and proposes its batches.
-    pub(crate) fn plan<T>(
+    pub(crate) async fn plan<T>(
         &self,
         plan: impl FnOnce(&View, Vec<Event>) -> (Vec<Vec<Action>>, T),
     ) -> Result<(Vec<Pending>, T), ControlError> {
-        let mut speculation = self.lock();
-        let (proposals, rest) = speculation.plan(self.stamp(), plan)?;
-        Ok((proposals.into_iter().map(|proposal| self.propose(proposal)).collect(), rest))
+        let _turn = self.turn.lock().await;
+        let Planning { view, events, epoch } = self.lock().begin_plan()?;
+        blocking(|| {
+            let (batches, rest) = plan(&view, events);
+            // Else what the batches change would be copied for the sake of a view that nobody looks at any more.
+            drop(view);
+            let batches = batches.into_iter().filter(|batch| !batch.is_empty());
+            let pending = batches.map(|batch| {
+                // Not for all of them at once: they may take seconds to apply and encode.
+                let mut speculation = self.lock();
+                speculation.planned(self.stamp(), epoch, batch).map(|proposal| self.propose(proposal))
+            });
+            Ok((pending.collect::<Result<_, _>>()?, rest))
+        })
     }
 
     /// Waits until something changed the speculative view since the last [`Self::plan`]. Cancel-safe.
@@ -152,8 +169,82 @@ impl Writer {
     }
 }
 
+/// Runs what takes long. In a runtime of several threads the other tasks of this one go on elsewhere meanwhile.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// The wall clock.
 pub(crate) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use model::NodeRole;
+
+    use super::*;
+    use crate::test_support::{create, leading_writer, node};
+
+    /// Plans in a task of its own, and stays in it until the sender is used. Returns when it has begun.
+    async fn plan_for_long(
+        writer: &Arc<Writer>,
+        batches: Vec<Vec<Action>>,
+    ) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinHandle<Result<usize, ControlError>>) {
+        let (go_on, wait) = std::sync::mpsc::channel();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let writer = writer.clone();
+        let planner = tokio::spawn(async move {
+            let plan = move |_: &View, _| {
+                begun.send(()).unwrap();
+                wait.recv().unwrap();
+                (batches, ())
+            };
+            writer.plan(plan).await.map(|(pending, ())| pending.len())
+        });
+        has_begun.await.unwrap();
+        (go_on, planner)
+    }
+
+    fn created(id: &str) -> Vec<Vec<Action>> {
+        vec![vec![Action::Create(node(id, NodeRole::Worker).into())]]
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_long_plan_keeps_its_turn_but_no_thread() {
+        let writer = leading_writer().await;
+        let (go_on, planner) = plan_for_long(&writer, created("planned")).await;
+        let write = tokio::spawn({
+            let writer = writer.clone();
+            async move { create(&writer, vec![node("written", NodeRole::Worker).into()]).await }
+        });
+        // The only worker goes through its other tasks, with the planner still at it.
+        for _ in 0..10 {
+            tokio::spawn(tokio::task::yield_now()).await.unwrap();
+        }
+        assert!(!write.is_finished() && !planner.is_finished());
+        assert!(writer.is_leading(), "nor does it hold up who only asks");
+        go_on.send(()).unwrap();
+        assert_eq!(planner.await.unwrap().unwrap(), 1);
+        write.await.unwrap();
+        let view = writer.shared().view();
+        let version = |id: &str| view.node(&id.into()).unwrap().meta.version;
+        assert!(version("planned") < version("written"), "in the order of their turns");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_plan_of_a_lost_leadership_is_thrown_away() {
+        let writer = leading_writer().await;
+        let (go_on, planner) = plan_for_long(&writer, created("planned")).await;
+        writer.end();
+        writer.begin(2).await.unwrap();
+        go_on.send(()).unwrap();
+        assert!(planner.await.unwrap().is_err());
+        assert!(writer.shared().view().node(&"planned".into()).is_none());
+        assert!(writer.is_leading(), "the new leadership is none the worse");
+    }
 }

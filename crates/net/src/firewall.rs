@@ -14,8 +14,8 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use crate::nft::{
-    Batch, Cmp, DataType, Expr, FORWARD, Hook, INPUT, OUTPUT, POSTROUTING, PREROUTING, R1, R2, Rule, SetRef, Socket, Table,
-    Value, Verdict, address_port, address_proto_port, proto_port,
+    Batch, Cmp, DataType, Expr, FORWARD, Hook, INPUT, OUTPUT, POSTROUTING, PREROUTING, R1, R2, Rule, SetRef, Socket,
+    Table, Value, Verdict, address_port, address_proto_port, proto_port,
 };
 use crate::overlay::Member;
 use crate::{Ipv4Cidr, Protocol, PublishedPort};
@@ -80,7 +80,13 @@ impl Firewall {
     pub(crate) fn open(prefix: &str, enabled: bool) -> io::Result<Self> {
         let table = |what: &str| Table::ip(format!("{prefix}-{what}"));
         let socket = if enabled { Some(Socket::open()?) } else { None };
-        Ok(Self { socket, filter: table("filter"), ports: table("ports"), ingress: table("ingress"), overlay: table("overlay") })
+        Ok(Self {
+            socket,
+            filter: table("filter"),
+            ports: table("ports"),
+            ingress: table("ingress"),
+            overlay: table("overlay"),
+        })
     }
 
     fn commit(&mut self, batch: Batch) -> io::Result<()> {
@@ -100,30 +106,39 @@ impl Firewall {
         [&self.filter.name, &self.ports.name, &self.ingress.name, &self.overlay.name]
     }
 
-    /// Writes all tables anew, in one go.
+    /// Writes all tables anew. At every moment one set of them counts.
     pub(crate) fn replace(&mut self, rules: &HostRules) -> io::Result<()> {
-        let mut batch = Batch::new();
-        self.write_filter(&mut batch, rules);
-        self.write_ports(&mut batch, rules);
-        self.write_ingress(&mut batch, rules);
-        self.write_overlay(&mut batch, rules);
-        self.commit(batch)
+        let stand_ins = self.tables().map(Table::stand_in);
+        let [first, second] =
+            [&stand_ins, &self.tables().map(Table::clone)].map(|[filter, ports, ingress, overlay]| {
+                let mut batch = Batch::new();
+                write_filter(&mut batch, filter, rules);
+                write_ports(&mut batch, ports, rules);
+                write_ingress(&mut batch, ingress, rules);
+                write_overlay(&mut batch, overlay, rules);
+                batch
+            });
+        self.socket.as_mut().map_or(Ok(()), |socket| socket.replace(first, second, &stand_ins))
     }
 
     /// Removes all tables.
     pub(crate) fn remove(&mut self) -> io::Result<()> {
         let mut batch = Batch::new();
-        for table in [&self.filter, &self.ports, &self.ingress, &self.overlay] {
-            batch.add_table(table);
-            batch.delete_table(table);
+        for table in self.tables().into_iter().flat_map(|table| [table.clone(), table.stand_in()]) {
+            batch.add_table(&table);
+            batch.delete_table(&table);
         }
         self.commit(batch)
+    }
+
+    fn tables(&self) -> [&Table; 4] {
+        [&self.filter, &self.ports, &self.ingress, &self.overlay]
     }
 
     /// Opens ports.
     pub(crate) fn add_forwards(&mut self, forwards: &[Forward]) -> io::Result<()> {
         let mut batch = Batch::new();
-        self.add_forward_elements(&mut batch, forwards);
+        add_forward_elements(&mut batch, &self.ports, forwards);
         self.commit(batch)
     }
 
@@ -167,103 +182,96 @@ impl Firewall {
         batch.add_elements(&self.overlay, GATES, &keys_only(new));
         self.commit(batch)
     }
+}
 
-    fn add_forward_elements(&self, batch: &mut Batch, forwards: &[Forward]) {
-        let (any, one) = split(forwards);
-        batch.add_elements(&self.ports, ANY, &any);
-        batch.add_elements(&self.ports, ONE, &one);
-    }
+fn add_forward_elements(batch: &mut Batch, ports: &Table, forwards: &[Forward]) {
+    let (any, one) = split(forwards);
+    batch.add_elements(ports, ANY, &any);
+    batch.add_elements(ports, ONE, &one);
+}
 
-    fn write_filter(&self, batch: &mut Batch, rules: &HostRules) {
-        let table = &self.filter;
-        batch.replace_table(table);
-        batch.add_base_chain(table, "raw", &Hook::filter(PREROUTING, -300));
-        batch.add_base_chain(table, "forward", &Hook::filter(FORWARD, 0));
-        batch.add_base_chain(table, "output", &Hook::filter(OUTPUT, 0));
-        for bridge in &rules.bridges {
-            // a container that uses its neighbour's published port would be told to go there directly, past the translation
-            let redirect = Rule::new().oif(Cmp::Eq, &bridge.link).icmp_redirect().verdict(Verdict::Drop);
-            batch.add_rule(table, "output", &redirect);
-            let chain = format!("to-{}", bridge.link);
-            let inside = Rule::new().iif(Cmp::Eq, &bridge.link);
-            // the bridges have route_localnet, for published ports on 127.0.0.1: no container may use it
-            let loopback = inside.clone().daddr(Cmp::Eq, LOOPBACK).verdict(Verdict::Drop);
-            batch.add_rule(table, "raw", &loopback);
-            batch.add_chain(table, &chain);
-            let rules = [
-                Rule::new().established().verdict(Verdict::Accept),
-                Rule::new().dnatted().verdict(Verdict::Accept),
-                inside.verdict(if bridge.icc { Verdict::Accept } else { Verdict::Drop }),
-                Rule::new().verdict(Verdict::Drop),
-            ];
-            rules.iter().for_each(|rule| batch.add_rule(table, &chain, rule));
-            let jump = Rule::new().oif(Cmp::Eq, &bridge.link).verdict(Verdict::Jump(chain));
-            batch.add_rule(table, "forward", &jump);
-        }
-    }
-
-    fn write_ports(&self, batch: &mut Batch, rules: &HostRules) {
-        let table = &self.ports;
-        batch.replace_table(table);
-        batch.add_set(table, ANY, DataType::ProtoPort, Some(DataType::AddressPort));
-        batch.add_set(table, ONE, DataType::AddressProtoPort, Some(DataType::AddressPort));
-        batch.add_chain(table, "published");
-        // address . protocol . port: three registers in a row
-        let key_one = Rule::new().with([
-            Expr::Payload { base: crate::nft::Base::Network, offset: 16, len: 4, reg: R1 },
-            Expr::Meta(crate::nft::Meta::L4Proto, R2),
-            Expr::Payload { base: crate::nft::Base::Transport, offset: 2, len: 2, reg: R2 + 1 },
-        ]);
-        batch.add_rule(table, "published", &translate(key_one, ONE));
-        batch.add_rule(table, "published", &translate(Rule::new().key_proto_port(), ANY));
-        hook_local(batch, table, "published");
-        batch.add_base_chain(table, "postrouting", &Hook::nat(POSTROUTING));
-        for bridge in &rules.bridges {
-            let (out, from) = (Rule::new().oif(Cmp::Eq, &bridge.link), bridge.subnet.network());
-            // the host's own clients at 127.0.0.1, and containers that use a port published by a neighbour
-            batch.add_rule(table, "postrouting", &out.clone().saddr(Cmp::Eq, LOOPBACK).masquerade());
-            batch.add_rule(table, "postrouting", &out.saddr(Cmp::Eq, from).dnatted().masquerade());
-            if bridge.masquerade {
-                let away = Rule::new().oif(Cmp::Neq, &bridge.link).saddr(Cmp::Eq, from);
-                batch.add_rule(table, "postrouting", &away.masquerade());
-            }
-        }
-        self.add_forward_elements(batch, &rules.forwards);
-    }
-
-    fn write_ingress(&self, batch: &mut Batch, rules: &HostRules) {
-        let table = &self.ingress;
-        batch.replace_table(table);
-        batch.add_set(table, INGRESS_PORTS, DataType::ProtoPort, None);
-        batch.add_chain(table, "mesh");
-        if let Some(address) = rules.ingress {
-            batch.add_rule(table, "mesh", &Rule::new().proto_port_in(INGRESS_PORTS).dnat(address, None));
-        }
-        hook_local(batch, table, "mesh");
-        batch.add_elements(table, INGRESS_PORTS, &ingress_elements(&rules.ingress_ports));
+fn write_filter(batch: &mut Batch, table: &Table, rules: &HostRules) {
+    batch.replace_table(table);
+    batch.add_base_chain(table, "raw", &Hook::filter(PREROUTING, -300));
+    batch.add_base_chain(table, "forward", &Hook::filter(FORWARD, 0));
+    batch.add_base_chain(table, "output", &Hook::filter(OUTPUT, 0));
+    for bridge in &rules.bridges {
+        // a container that uses its neighbour's published port would be told to go there directly, past the translation
+        let redirect = Rule::new().oif(Cmp::Eq, &bridge.link).icmp_redirect().verdict(Verdict::Drop);
+        batch.add_rule(table, "output", &redirect);
+        let chain = format!("to-{}", bridge.link);
+        let inside = Rule::new().iif(Cmp::Eq, &bridge.link);
+        // the bridges have route_localnet, for published ports on 127.0.0.1: no container may use it
+        let loopback = inside.clone().daddr(Cmp::Eq, LOOPBACK).verdict(Verdict::Drop);
+        batch.add_rule(table, "raw", &loopback);
+        batch.add_chain(table, &chain);
+        let rules = [
+            Rule::new().established().verdict(Verdict::Accept),
+            Rule::new().dnatted().verdict(Verdict::Accept),
+            inside.verdict(if bridge.icc { Verdict::Accept } else { Verdict::Drop }),
+            Rule::new().verdict(Verdict::Drop),
+        ];
+        rules.iter().for_each(|rule| batch.add_rule(table, &chain, rule));
+        let jump = Rule::new().oif(Cmp::Eq, &bridge.link).verdict(Verdict::Jump(chain));
+        batch.add_rule(table, "forward", &jump);
     }
 }
 
-impl Firewall {
-    /// The check is made where packets have been put together again: a fragment has no VXLAN header to look at.
-    fn write_overlay(&self, batch: &mut Batch, rules: &HostRules) {
-        let table = &self.overlay;
-        batch.replace_table(table);
-        batch.add_set(table, GATES, DataType::PortId, None);
-        batch.add_set(table, MEMBERS, DataType::PortIdAddress, None);
-        batch.add_chain(table, "tunnel");
-        let lookup = |name: &str| Expr::Lookup { set: SetRef { name: name.to_owned(), id: 0 }, reg: R1, into: None };
-        let known = Rule::new().key_port_vni().key_source(R2 + 1).with([lookup(MEMBERS)]);
-        batch.add_rule(table, "tunnel", &known.verdict(Verdict::Accept));
-        batch.add_rule(table, "tunnel", &Rule::new().with([Expr::Counter]).verdict(Verdict::Drop));
-        batch.add_base_chain(table, "input", &Hook::filter(INPUT, -150));
-        let guarded = Rule::new().protocol(Protocol::Udp).key_port_vni().with([lookup(GATES)]);
-        batch.add_rule(table, "input", &guarded.verdict(Verdict::Jump("tunnel".to_owned())));
-        batch.add_elements(table, GATES, &keys_only(rules.gates.iter().map(gate_key)));
-        batch.add_elements(table, MEMBERS, &keys_only(rules.members.iter().map(member_key)));
+fn write_ports(batch: &mut Batch, table: &Table, rules: &HostRules) {
+    batch.replace_table(table);
+    batch.add_set(table, ANY, DataType::ProtoPort, Some(DataType::AddressPort));
+    batch.add_set(table, ONE, DataType::AddressProtoPort, Some(DataType::AddressPort));
+    batch.add_chain(table, "published");
+    // address . protocol . port: three registers in a row
+    let key_one = Rule::new().with([
+        Expr::Payload { base: crate::nft::Base::Network, offset: 16, len: 4, reg: R1 },
+        Expr::Meta(crate::nft::Meta::L4Proto, R2),
+        Expr::Payload { base: crate::nft::Base::Transport, offset: 2, len: 2, reg: R2 + 1 },
+    ]);
+    batch.add_rule(table, "published", &translate(key_one, ONE));
+    batch.add_rule(table, "published", &translate(Rule::new().key_proto_port(), ANY));
+    hook_local(batch, table, "published");
+    batch.add_base_chain(table, "postrouting", &Hook::nat(POSTROUTING));
+    for bridge in &rules.bridges {
+        let (out, from) = (Rule::new().oif(Cmp::Eq, &bridge.link), bridge.subnet.network());
+        // the host's own clients at 127.0.0.1, and containers that use a port published by a neighbour
+        batch.add_rule(table, "postrouting", &out.clone().saddr(Cmp::Eq, LOOPBACK).masquerade());
+        batch.add_rule(table, "postrouting", &out.saddr(Cmp::Eq, from).dnatted().masquerade());
+        if bridge.masquerade {
+            let away = Rule::new().oif(Cmp::Neq, &bridge.link).saddr(Cmp::Eq, from);
+            batch.add_rule(table, "postrouting", &away.masquerade());
+        }
     }
+    add_forward_elements(batch, table, &rules.forwards);
 }
 
+fn write_ingress(batch: &mut Batch, table: &Table, rules: &HostRules) {
+    batch.replace_table(table);
+    batch.add_set(table, INGRESS_PORTS, DataType::ProtoPort, None);
+    batch.add_chain(table, "mesh");
+    if let Some(address) = rules.ingress {
+        batch.add_rule(table, "mesh", &Rule::new().proto_port_in(INGRESS_PORTS).dnat(address, None));
+    }
+    hook_local(batch, table, "mesh");
+    batch.add_elements(table, INGRESS_PORTS, &ingress_elements(&rules.ingress_ports));
+}
+
+/// The check is made where packets have been put together again: a fragment has no VXLAN header to look at.
+fn write_overlay(batch: &mut Batch, table: &Table, rules: &HostRules) {
+    batch.replace_table(table);
+    batch.add_set(table, GATES, DataType::PortId, None);
+    batch.add_set(table, MEMBERS, DataType::PortIdAddress, None);
+    batch.add_chain(table, "tunnel");
+    let lookup = |name: &str| Expr::Lookup { set: SetRef { name: name.to_owned(), id: 0 }, reg: R1, into: None };
+    let known = Rule::new().key_port_vni().key_source(R2 + 1).with([lookup(MEMBERS)]);
+    batch.add_rule(table, "tunnel", &known.verdict(Verdict::Accept));
+    batch.add_rule(table, "tunnel", &Rule::new().with([Expr::Counter]).verdict(Verdict::Drop));
+    batch.add_base_chain(table, "input", &Hook::filter(INPUT, -150));
+    let guarded = Rule::new().protocol(Protocol::Udp).key_port_vni().with([lookup(GATES)]);
+    batch.add_rule(table, "input", &guarded.verdict(Verdict::Jump("tunnel".to_owned())));
+    batch.add_elements(table, GATES, &keys_only(rules.gates.iter().map(gate_key)));
+    batch.add_elements(table, MEMBERS, &keys_only(rules.members.iter().map(member_key)));
+}
 fn gate_key((port, vni): &(u16, u32)) -> Vec<u8> {
     let (port, vni) = (port.to_be_bytes(), vni.to_be_bytes());
     // as loaded from a packet: the id's three bytes come first

@@ -1,5 +1,5 @@
-//! The network of one machine: sandboxes, the default bridge, `docker_gwbridge`, overlay
-//! networks, published ports and the ingress mesh.
+//! The network of one machine: sandboxes, the default bridge, `docker_gwbridge`, overlay networks, published ports, the
+//! ingress mesh and service discovery.
 //!
 //! Everything is made through netlink: links, addresses and routes with `rtnetlink`, the firewall with a small nfnetlink
 //! encoder of our own. No program is run. What must outlive the daemon stands in small files under
@@ -14,6 +14,7 @@
 mod cidr;
 mod config;
 mod conntrack;
+mod dns;
 mod error;
 mod etc_files;
 mod fading;
@@ -40,10 +41,11 @@ mod warnings;
 
 pub use cidr::{CidrError, Ipv4Cidr};
 pub use config::{AddressPool, NetConfig};
+pub use dns::{NameRecord, Names, ServiceNames};
 pub use error::NetError;
 pub use net::{Net, ReconcileReport};
 pub use overlay::{DATA_PATH_PORT, OverlayEndpointSpec, OverlaySpec, OverlaySubnet, Peer};
 pub use types::{
-    Backend, DnsConfig, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort, NetworkContainer,
+    Backend, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort, NetworkContainer,
     NetworkInfo, PortBinding, Protocol, PublishedPort, Sandbox, SandboxMode, SandboxSpec,
 };

@@ -50,15 +50,12 @@ impl Mesh {
 
     /// Writes the whole table anew: at the start, and when it is not as we know it because someone flushed it.
     fn rewrite(&mut self, services: BTreeMap<String, ServiceRecord>) -> io::Result<()> {
-        let mut batch = Batch::new();
-        self.write_frame(&mut batch);
         // nothing is owned while all is written
         let before = (std::mem::take(&mut self.owners), std::mem::take(&mut self.services));
-        for (service_id, service) in &services {
-            self.write_service(&mut batch, service_id, service);
-            self.own(service_id, service);
-        }
-        match self.socket.commit(batch) {
+        let stand_in = self.table.stand_in();
+        let rest = stand_in.clone();
+        let [first, second] = [stand_in, self.table.clone()].map(|table| self.write_whole(&table, &services));
+        match self.socket.replace(first, second, &[rest]) {
             Ok(()) => {
                 self.services = services;
                 Ok(())
@@ -68,6 +65,17 @@ impl Mesh {
                 Err(error)
             }
         }
+    }
+
+    fn write_whole(&mut self, table: &Table, services: &BTreeMap<String, ServiceRecord>) -> Batch {
+        let mut batch = Batch::new();
+        self.owners.clear();
+        write_frame(&mut batch, table);
+        for (service_id, service) in services {
+            self.write_service(&mut batch, table, service_id, service);
+            self.own(service_id, service);
+        }
+        batch
     }
 
     /// Writes the table anew as it should be.
@@ -88,7 +96,7 @@ impl Mesh {
     /// Replaces one service. A port that another one has goes over to this one.
     pub(crate) fn set(&mut self, service_id: &str, service: ServiceRecord) -> io::Result<PortChange> {
         let mut batch = Batch::new();
-        let change = self.write_service(&mut batch, service_id, &service);
+        let change = self.write_service(&mut batch, &self.table, service_id, &service);
         match self.socket.commit(batch) {
             Ok(()) => {
                 self.own(service_id, &service);
@@ -154,27 +162,8 @@ impl Mesh {
         self.owners.extend(keys_of(&service.ports).map(|key| (key, service_id.to_owned())));
     }
 
-    fn write_frame(&self, batch: &mut Batch) {
-        let table = &self.table;
-        batch.replace_table(table);
-        batch.add_set(table, PORTS, DataType::ProtoPort, Some(DataType::Verdict));
-        batch.add_base_chain(table, "prerouting", &Hook::nat(PREROUTING));
-        let set = SetRef { name: PORTS.to_owned(), id: 0 };
-        let dispatch = Rule::new().iif(Cmp::Eq, GATEWAY_LINK).key_proto_port();
-        let dispatch = dispatch.with([Expr::Lookup { set, reg: R1, into: Some(VERDICT) }]);
-        batch.add_rule(table, "prerouting", &dispatch);
-        batch.add_base_chain(table, "forward", &Hook::filter(FORWARD, 0));
-        for rule in [
-            Rule::new().established().verdict(Verdict::Accept),
-            Rule::new().dnatted().verdict(Verdict::Accept),
-            Rule::new().verdict(Verdict::Drop),
-        ] {
-            batch.add_rule(table, "forward", &rule);
-        }
-    }
-
-    fn write_service(&self, batch: &mut Batch, service_id: &str, service: &ServiceRecord) -> PortChange {
-        let (table, chain) = (&self.table, chain_of(service_id));
+    fn write_service(&self, batch: &mut Batch, table: &Table, service_id: &str, service: &ServiceRecord) -> PortChange {
+        let chain = chain_of(service_id);
         batch.add_chain(table, &chain);
         batch.flush_chain(table, &chain);
         if let Some(rule) = balance(batch, table, &service.backends) {
@@ -217,6 +206,24 @@ impl Mesh {
         conntrack::delete(&mut self.socket, |flow| {
             flow.protocol == Protocol::Udp.number() && ports.contains(&flow.port) && !backends.contains(&flow.answers)
         })
+    }
+}
+
+fn write_frame(batch: &mut Batch, table: &Table) {
+    batch.replace_table(table);
+    batch.add_set(table, PORTS, DataType::ProtoPort, Some(DataType::Verdict));
+    batch.add_base_chain(table, "prerouting", &Hook::nat(PREROUTING));
+    let set = SetRef { name: PORTS.to_owned(), id: 0 };
+    let dispatch = Rule::new().iif(Cmp::Eq, GATEWAY_LINK).key_proto_port();
+    let dispatch = dispatch.with([Expr::Lookup { set, reg: R1, into: Some(VERDICT) }]);
+    batch.add_rule(table, "prerouting", &dispatch);
+    batch.add_base_chain(table, "forward", &Hook::filter(FORWARD, 0));
+    for rule in [
+        Rule::new().established().verdict(Verdict::Accept),
+        Rule::new().dnatted().verdict(Verdict::Accept),
+        Rule::new().verdict(Verdict::Drop),
+    ] {
+        batch.add_rule(table, "forward", &rule);
     }
 }
 

@@ -5,20 +5,23 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures::StreamExt;
+
+use crate::dns::{self, Resolvers};
 use crate::etc_files::{self, Hosts};
 use crate::fading::Fading;
 use crate::firewall::Firewall;
+use crate::ingress::sandbox_path;
 use crate::ipam::{free_subnet, mac_of};
 use crate::links::Links;
 use crate::netns::{self, Namespace};
-use crate::ingress::sandbox_path;
 use crate::overlay::{OverlayRecord, Turns, network_path};
 use crate::ports::PortTable;
 use crate::state::{GWBRIDGE, State, kernel, new_id, now_unix_ns};
 use crate::store::{Folder, NetworkRecord, Networks, Place, SandboxRecord, Single, Store};
 use crate::{
-    Backend, Endpoint, EtcFiles, IngressPort, Ipv4Cidr, NetConfig, NetError, NetworkInfo, OverlayEndpointSpec, OverlaySpec,
-    Peer, Sandbox, SandboxMode, SandboxSpec,
+    Backend, Endpoint, EtcFiles, IngressPort, Ipv4Cidr, Names, NetConfig, NetError, NetworkInfo, OverlayEndpointSpec,
+    OverlaySpec, Peer, Sandbox, SandboxMode, SandboxSpec,
 };
 
 /// The network of this machine. Cheap to clone; every method may be called from many tasks at once. Calls that change
@@ -39,6 +42,9 @@ pub struct ReconcileReport {
     pub lost_sandboxes: Vec<String>,
 }
 
+/// Name servers that are started at once after a restart: each waits for the kernel to forget rules (15 ms).
+const ADOPTED_AT_ONCE: usize = 32;
+
 /// What all handles share.
 pub(crate) struct Inner {
     pub(crate) config: NetConfig,
@@ -51,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) turns: Turns,
     /// Links that go away with their namespaces.
     pub(crate) fading: Fading,
+    /// Name servers of sandboxes.
+    pub(crate) dns: Resolvers,
     node_name: String,
     warnings: Vec<String>,
 }
@@ -66,7 +74,9 @@ impl Net {
     /// Opens the network: makes the bridges, adopts what a former daemon left, writes the firewall anew in one go.
     /// Must run inside a tokio runtime, on a thread in the host's network namespace.
     pub async fn open(config: NetConfig) -> Result<Self, NetError> {
-        crate::open::open(config).await.map(|inner| Self { inner: Arc::new(inner) })
+        let inner = crate::open::open(config).await?;
+        inner.adopt_resolvers().await;
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Things the operator should know, each with its remedy (a `FORWARD` policy of drop, …).
@@ -112,6 +122,11 @@ impl Net {
             (record.spec.clone(), record.sandbox.clone())
         };
         self.inner.etc_files(&spec, &sandbox)
+    }
+
+    /// The names that containers can ask for on networks. Whoever knows of endpoints keeps it up to date.
+    pub fn names(&self) -> &Arc<Names> {
+        &self.inner.dns.names
     }
 
     /// This node's name among the peers of the swarm's networks: another one each time, and not the swarm's node id.
@@ -256,6 +271,7 @@ impl Inner {
     /// Puts the parts together.
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            dns: Resolvers::new(&parts.config.table_prefix),
             config: parts.config,
             store: parts.store,
             links: parts.links,
@@ -270,13 +286,18 @@ impl Inner {
 
     fn etc_files(&self, spec: &SandboxSpec, sandbox: &Sandbox) -> Result<EtcFiles, NetError> {
         let is_host = spec.mode == SandboxMode::Host;
-        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
-        let mut host_resolv = read(&self.config.host_resolv_conf);
-        if etc_files::is_resolved_stub(&host_resolv) {
-            let upstream = read(Path::new("/run/systemd/resolve/resolv.conf"));
-            host_resolv = if upstream.is_empty() { host_resolv } else { upstream };
-        }
         let host_hosts = is_host.then(|| read(Path::new("/etc/hosts")));
+        let (host_resolv, defaults) = (self.host_resolv_conf(), &self.config.dns);
+        // who shares a namespace shares its name server
+        let resolver = match &spec.mode {
+            SandboxMode::Container(other) => self.state().sandboxes.get(other).map(|record| record.spec.clone()),
+            _ => Some(spec.clone()),
+        };
+        let resolver = resolver.filter(|resolver| !resolver.dns_networks.is_empty());
+        let resolv_conf = match resolver {
+            Some(resolver) => dns::internal_resolv_conf(&host_resolv, &resolver.dns, defaults).text,
+            None => etc_files::resolv_conf(&host_resolv, &spec.dns, defaults, is_host),
+        };
         let (bridge, ingress) = {
             let state = self.state();
             (state.networks.bridge.address, state.ingress_id())
@@ -291,9 +312,58 @@ impl Inner {
                 hostname: &spec.hostname,
                 domainname: &spec.domainname,
             }),
-            resolv_conf: etc_files::resolv_conf(&host_resolv, &spec.dns, &self.config.dns, is_host),
+            resolv_conf,
             hostname: etc_files::hostname(&spec.hostname),
         })
+    }
+
+    /// The host's `resolv.conf`, or the one that the host's own name server works by.
+    fn host_resolv_conf(&self) -> String {
+        let text = read(&self.config.host_resolv_conf);
+        let is_stub = etc_files::is_resolved_stub(&text);
+        let behind = is_stub.then(|| read(Path::new("/run/systemd/resolve/resolv.conf")));
+        behind.filter(|behind| !behind.is_empty()).unwrap_or(text)
+    }
+
+    /// Starts the name server of a sandbox whose namespace is there, if it is to have one.
+    pub(crate) async fn start_resolver(&self, record: &SandboxRecord, age: dns::Age) -> Result<(), NetError> {
+        let (spec, Some(netns)) = (&record.spec, &record.sandbox.netns) else { return Ok(()) };
+        if spec.dns_networks.is_empty() {
+            return Ok(());
+        }
+        let plan = dns::Plan {
+            container_id: spec.container_id.clone(),
+            netns: netns.clone(),
+            networks: spec.dns_networks.clone(),
+            conf: dns::internal_resolv_conf(&self.host_resolv_conf(), &spec.dns, &self.config.dns),
+            has_way_out: record.sandbox.endpoints.iter().any(|endpoint| endpoint.gateway.is_some()),
+            age,
+        };
+        let ports = self.dns.start(plan).await.map_err(kernel("start the name server of a container"))?;
+        // written when the sandbox is ready, or here if it was
+        let mut state = self.state();
+        match state.sandboxes.get_mut(&spec.container_id) {
+            Some(record) if record.dns_ports != Some(ports) => {
+                record.dns_ports = Some(ports);
+                match record.is_ready {
+                    true => self.store.write_record(Folder::Sandboxes, &spec.container_id, record),
+                    false => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts the name servers of sandboxes that a former daemon made. One that fails leaves the others.
+    async fn adopt_resolvers(&self) {
+        let records: Vec<_> = self.state().sandboxes.values().filter(|record| record.is_ready).cloned().collect();
+        let adopt = async |record: SandboxRecord| {
+            if let Err(error) = self.start_resolver(&record, dns::Age::Adopted(record.dns_ports)).await {
+                let container = record.spec.container_id;
+                tracing::error!(%error, %container, "container has no name server; restart it");
+            }
+        };
+        futures::stream::iter(records).for_each_concurrent(ADOPTED_AT_ONCE, adopt).await;
     }
 
     /// Makes the gateway bridge if it is missing, and returns its index.
@@ -330,20 +400,20 @@ impl Inner {
 
     async fn reconcile(&self, known: &BTreeSet<String>) -> Result<ReconcileReport, NetError> {
         let mut report = ReconcileReport::default();
+        self.mend_overlays().await?;
         let records: Vec<SandboxRecord> = self.state().sandboxes.values().cloned().collect();
         for record in records {
             let container_id = &record.spec.container_id;
             if !known.contains(container_id) {
                 self.remove_sandbox(container_id).await?;
                 report.removed_sandboxes.push(container_id.clone());
-            } else if is_lost(&record) || self.has_lost_network(&record) {
+            } else if is_lost(&record) || self.has_lost_link(&record).await? {
                 self.remove_sandbox(container_id).await?;
                 report.lost_sandboxes.push(container_id.clone());
             }
         }
         report.removed_namespaces = self.remove_stray_namespaces()?;
         self.remove_stray_links().await?;
-        self.mend_overlays().await?;
         let mut state = self.state();
         if let Some(ingress) = &mut state.ingress {
             ingress.restore()?;
@@ -386,7 +456,8 @@ impl Inner {
             let own = [Some(self.bridge_index), state.gwbridge_index].into_iter().flatten();
             let own = own.map(|index| (Arc::clone(&self.links), index));
             let overlays = state.overlays.values();
-            let overlays = overlays.flat_map(|overlay| overlay.devices.iter().map(|device| (&overlay.links, device.bridge)));
+            let overlays =
+                overlays.flat_map(|overlay| overlay.devices.iter().map(|device| (&overlay.links, device.bridge)));
             own.chain(overlays.map(|(links, index)| (Arc::clone(links), index))).collect()
         };
         for (links, bridge) in bridges {
@@ -399,10 +470,18 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether a network that a sandbox is on is gone from the kernel.
-    fn has_lost_network(&self, record: &SandboxRecord) -> bool {
-        let state = self.state();
-        record.links.iter().any(|link| matches!(&link.place, Place::Network(id) if !state.overlays.contains_key(id)))
+    /// Whether a link of a sandbox went with an overlay network that has been made anew, or is gone.
+    async fn has_lost_link(&self, record: &SandboxRecord) -> Result<bool, NetError> {
+        for link in record.links.iter().filter(|link| link.place != Place::Host) {
+            let found = match self.links_at(&link.place) {
+                Some(links) => links.index(&link.name).await.map_err(kernel("find a link"))?,
+                None => None,
+            };
+            if found.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn destroy(&self) -> Result<(), NetError> {
@@ -422,6 +501,11 @@ impl Inner {
         state.gwbridge_index = None;
         state.firewall.remove().map_err(kernel("remove the firewall"))
     }
+}
+
+/// The text of a file; empty if there is none.
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
 }
 
 /// A veth name of ours: `veth` and seven hex digits. Others' links on a shared bridge are not touched.

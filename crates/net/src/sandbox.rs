@@ -1,10 +1,10 @@
 //! Making and removing sandboxes.
 //!
 //! ```text
-//! reserve (lock)            build                          open (lock)
-//! addresses, ports, record  namespace, links, task rules   port rules, record ready
-//!        │ fails: nothing          │ fails ────────┐              │ fails
-//!        └ kept                    └───────────────┴──► remove ◄──┘
+//! reserve (lock)            build                                       open (lock)
+//! addresses, ports, record  namespace, links, task rules, name server   port rules, record ready
+//!        │ fails: nothing          │ fails ────────┐                           │ fails
+//!        └ kept                    └───────────────┴──────────► remove ◄───────┘
 //! ```
 //! The record is on disk before anything is made, so that a daemon that dies in between finds what to remove.
 
@@ -14,6 +14,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::dns;
 use crate::ipam::{mac_of, mac_text, parse_mac};
 use crate::links::{BridgePort, Links, Veth};
 use crate::net::Inner;
@@ -150,6 +151,7 @@ impl Inner {
             },
             links: plans.iter().map(|plan| plan.near.clone()).collect(),
             created_unix_ns: now_unix_ns(),
+            dns_ports: None,
             is_ready: false,
             spec,
         };
@@ -258,7 +260,7 @@ impl Inner {
             let set = tokio::task::spawn_blocking(move || namespace.enter(|| set_sysctls(&sysctls)));
             set.await.expect("setting sysctls does not panic").map_err(kernel("set a sysctl"))?;
         }
-        Ok(())
+        self.start_resolver(record, dns::Age::New).await
     }
 
     /// Opens the ports of a sandbox that is built, and marks it ready.
@@ -286,6 +288,8 @@ impl Inner {
 
     /// See [`crate::Net::remove_sandbox`].
     pub(crate) async fn remove_sandbox(&self, container_id: &str) -> Result<(), NetError> {
+        // first: of a sandbox that was removed while it was built, this may be all there is
+        self.dns.stop(container_id).await;
         let record = {
             let mut state = self.state();
             state.unpublish(&self.config, container_id)?;
@@ -325,6 +329,9 @@ fn check(spec: &SandboxSpec) -> Result<(), NetError> {
     }
     if !spec.overlays.is_empty() && !matches!(spec.mode, SandboxMode::Swarm | SandboxMode::Bridge) {
         return Err(NetError::Invalid("a container without a network of its own cannot be on others".to_owned()));
+    }
+    if !spec.dns_networks.is_empty() && matches!(spec.mode, SandboxMode::Host | SandboxMode::Container(_)) {
+        return Err(NetError::Invalid("a container without a namespace of its own has no name server".to_owned()));
     }
     if let Some(mac) = spec.mac_address.as_deref().filter(|mac| parse_mac(mac).is_none()) {
         return Err(NetError::Invalid(format!("{mac} is not a valid mac address")));

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::dns::Ports;
 use crate::{Backend, Endpoint, IngressPort, Ipv4Cidr, NetError, Sandbox, SandboxSpec};
 
 /// A local network.
@@ -60,6 +61,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) sandbox: Sandbox,
     pub(crate) links: Vec<NearLink>,
     pub(crate) created_unix_ns: i64,
+    /// Where its name server listens, if it has one.
+    #[serde(default)]
+    pub(crate) dns_ports: Option<Ports>,
     /// Everything of it is made.
     pub(crate) is_ready: bool,
 }
@@ -130,7 +134,13 @@ impl Store {
             let path = root.join(folder.name());
             fs::create_dir_all(&path).map_err(|source| NetError::File { path, source })?;
         }
-        Ok(Self { root })
+        let store = Self { root };
+        // The sandbox is made anew when the managers ask for it.
+        if let Err(error) = store.read::<IngressRecord>(Single::Ingress) {
+            tracing::warn!(%error, "unreadable record removed");
+            store.remove(Single::Ingress)?;
+        }
+        Ok(store)
     }
 
     /// Reads a single file.

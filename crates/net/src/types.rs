@@ -98,6 +98,17 @@ pub struct DnsConfig {
     pub options: Vec<String>,
 }
 
+/// A network whose names a container can ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsNetwork {
+    /// Id of the network, as in [`crate::NameRecord::network_id`].
+    pub id: String,
+    /// Its name: `web.<name>` is `web` on this network.
+    pub name: String,
+    /// Names that only this container knows, each with the name that it stands for (`--link`).
+    pub aliases: BTreeMap<String, String>,
+}
+
 /// What a container's network shall be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxSpec {
@@ -123,6 +134,10 @@ pub struct SandboxSpec {
     pub aliases: Vec<String>,
     /// Own DNS settings; empty lists fall back to the daemon's, then the host's.
     pub dns: DnsConfig,
+    /// Networks with names, in the order in which they are asked: their members find each other through a name server of
+    /// the container's own. Empty for none, as on the default bridge.
+    #[serde(default)]
+    pub dns_networks: Vec<DnsNetwork>,
     /// `--add-host`: name and address (`host-gateway` stands for the bridge's gateway).
     pub extra_hosts: Vec<(String, String)>,
     /// `--mac-address` on the default bridge.
@@ -145,6 +160,7 @@ impl SandboxSpec {
             ports: Vec::new(),
             aliases: Vec::new(),
             dns: DnsConfig::default(),
+            dns_networks: Vec::new(),
             extra_hosts: Vec::new(),
             mac_address: None,
             sysctls: BTreeMap::new(),

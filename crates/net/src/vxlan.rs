@@ -191,6 +191,10 @@ fn read_entry(entries: &mut Entries, message: &NeighbourMessage) {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
             NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(*found),
+            // a node: the family of the entry is not that of its address
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+                address = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from);
+            }
             _ => {}
         }
     }
@@ -198,7 +202,8 @@ fn read_entry(entries: &mut Entries, message: &NeighbourMessage) {
     let is_permanent = message.header.state == NeighbourState::Permanent;
     match (message.header.family, address) {
         (AddressFamily::Inet, Some(address)) if is_permanent => drop(entries.neighbours.insert(address, mac)),
-        (AddressFamily::Bridge, Some(vtep)) if is_permanent => drop(entries.nodes.insert(mac, vtep)),
+        // whatever its state: nothing is learned here
+        (AddressFamily::Bridge, Some(vtep)) => drop(entries.nodes.insert(mac, vtep)),
         (AddressFamily::Bridge, None) if message.header.state == NeighbourState::Noarp => entries.ports.push(mac),
         _ => {}
     }

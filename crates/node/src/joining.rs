@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   state file (join in progress) ─► root ─► certificate, on disk ─► life: agent registered, manager in the group ─► done
-//!        failed while the caller waits: all of it is forgotten; later: the state says why
+//!        failed while the caller waits: all of it is forgotten, by the managers, too; later: the state says why
 //! ```
 
 use std::sync::Arc;
@@ -138,7 +138,7 @@ impl Attempt {
                 let mut stage = self.inner.stage.lock().await;
                 match std::mem::replace(&mut *stage, Stage::Out) {
                     Stage::In(running) if readiness.is_of(&running) => {
-                        running.end(Ending::Leave).await;
+                        running.end(Ending::Withdraw).await;
                         *stage = self.give_up(NodeError::Manager(error), done);
                     }
                     // The node left meanwhile, and may be somewhere else.

@@ -82,6 +82,8 @@ pub(crate) enum Ending {
     Detach,
     /// They are stopped and removed, and the swarm is told.
     Leave,
+    /// The same of a join that came to nothing: the swarm forgets the node.
+    Withdraw,
 }
 
 impl Life {
@@ -160,6 +162,7 @@ impl Running {
         match ending {
             Ending::Detach => self.agent.detach().await,
             Ending::Leave => self.agent.leave().await,
+            Ending::Withdraw => self.agent.withdraw().await,
         }
         self.stop.cancel();
         if let Err(error) = self.supervisor.await {

@@ -19,7 +19,8 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tower::Service;
 
-/// Calls at a time on one connection: a follower forwards the calls of all its workers over one.
+/// Calls at a time on one connection: a follower forwards the calls of all its workers over one. What one worker may have
+/// under way, on whatever connections, is bounded by the manager's gate.
 const MAX_STREAMS: u32 = 1 << 16;
 
 /// The open port.

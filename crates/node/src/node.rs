@@ -22,6 +22,8 @@ use crate::state::{Saved, StateFolder};
 
 /// How long init, join and unlock wait for the swarm. dockerd's.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the start of the engine waits for the manager to read its log, so that whoever comes first finds the swarm.
+const LOG_PATIENCE: Duration = Duration::from_secs(5);
 /// Data path ports that dockerd allows.
 const DATA_PATH_PORTS: std::ops::RangeInclusive<u32> = 1024..=49151;
 
@@ -428,9 +430,13 @@ impl Inner {
     async fn reopen(&self, saved: Saved) -> Stage {
         match self.resume(saved.clone(), None).await {
             Ok(running) => {
-                // A manager that goes on from its log is up in a moment; one that has yet to join may wait for long.
+                // A manager that goes on from its log is up in a moment, unless the log is large; one that has yet to join
+                // may wait for long.
                 if running.life.keeper.role() == NodeRole::Manager && self.folder.has_raft_log() {
-                    running.readiness().started().await;
+                    let started = tokio::time::timeout(LOG_PATIENCE, running.readiness().started()).await;
+                    if started.is_err() {
+                        tracing::info!("the manager still reads its log; the engine does not wait for it");
+                    }
                 }
                 Stage::In(Box::new(running))
             }

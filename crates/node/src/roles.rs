@@ -21,8 +21,11 @@ use model::NodeRole;
 const ROLE_CHANGE_TIMEOUT: Duration = Duration::from_secs(16);
 /// First pause after a manager failed; doubles up to [`MAX_PAUSE`]. dockerd's.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause between tries to start a manager.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Longest pause between tries to start a manager: each reads the whole log.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// A manager that ran for so long was well. One that starts and breaks at once, say over what its log holds or a full disk,
+/// is tried at longer and longer intervals like one that does not start.
+const WELL_AFTER: Duration = Duration::from_secs(60);
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +59,8 @@ pub(crate) enum RoleAction {
 enum Phase {
     Worker,
     Starting,
-    Manager,
+    /// Since then.
+    Manager(Instant),
     Retry(Instant),
     /// Waits for the new role until then; whether a renewal was asked for already.
     Removed(Instant, Renewal),
@@ -86,7 +90,7 @@ impl RoleMachine {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Retry(at) | Phase::Removed(at, _) => Some(at),
-            Phase::Worker | Phase::Starting | Phase::Manager => None,
+            Phase::Worker | Phase::Starting | Phase::Manager(_) => None,
         }
     }
 
@@ -97,7 +101,7 @@ impl RoleMachine {
                 self.role = role;
                 self.on_role()
             }
-            RoleEvent::Started => self.on_started(),
+            RoleEvent::Started => self.on_started(now),
             RoleEvent::Failed => self.on_failed(now),
             RoleEvent::Removed => self.on_removed(now),
             RoleEvent::Deadline => self.on_deadline(now),
@@ -121,17 +125,19 @@ impl RoleMachine {
         }
     }
 
-    fn on_started(&mut self) -> Option<RoleAction> {
+    fn on_started(&mut self, now: Instant) -> Option<RoleAction> {
         if self.phase == Phase::Starting {
-            self.phase = Phase::Manager;
-            self.pause = FIRST_PAUSE;
+            self.phase = Phase::Manager(now);
         }
         None
     }
 
     fn on_failed(&mut self, now: Instant) -> Option<RoleAction> {
-        if !matches!(self.phase, Phase::Starting | Phase::Manager) {
-            return None;
+        match self.phase {
+            Phase::Starting => {}
+            Phase::Manager(since) if now >= since + WELL_AFTER => self.pause = FIRST_PAUSE,
+            Phase::Manager(_) => {}
+            Phase::Worker | Phase::Retry(_) | Phase::Removed(..) => return None,
         }
         self.phase = Phase::Retry(now + self.pause);
         self.pause = (self.pause * 2).min(MAX_PAUSE);
@@ -139,7 +145,7 @@ impl RoleMachine {
     }
 
     fn on_removed(&mut self, now: Instant) -> Option<RoleAction> {
-        if !matches!(self.phase, Phase::Starting | Phase::Manager | Phase::Retry(_)) {
+        if !matches!(self.phase, Phase::Starting | Phase::Manager(_) | Phase::Retry(_)) {
             return None;
         }
         self.phase = Phase::Removed(now + ROLE_CHANGE_TIMEOUT, Renewal::ToCome);
@@ -229,15 +235,24 @@ mod tests {
         let mut case = Case::new();
         case.on(RoleEvent::Certificate(NodeRole::Manager));
         let mut pauses = Vec::new();
-        for _ in 0..10 {
+        for started in 0..11 {
+            // Whether it starts and breaks or does not start.
+            if started % 2 == 0 {
+                assert_eq!(case.on(RoleEvent::Started), None);
+            }
             assert_eq!(case.on(RoleEvent::Failed), Some(RoleAction::Stop));
             let (pause, action) = case.wait();
             assert_eq!(action, Some(RoleAction::Start));
             pauses.push(pause.as_millis());
         }
-        assert_eq!(pauses, [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000]);
+        assert_eq!(pauses, [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 60_000]);
         case.on(RoleEvent::Started);
+        case.now += WELL_AFTER - Duration::from_nanos(1);
         case.on(RoleEvent::Failed);
-        assert_eq!(case.wait().0, FIRST_PAUSE, "a success forgets the failures");
+        assert_eq!(case.wait().0, MAX_PAUSE);
+        case.on(RoleEvent::Started);
+        case.now += WELL_AFTER;
+        case.on(RoleEvent::Failed);
+        assert_eq!(case.wait().0, FIRST_PAUSE, "it was well, which forgets the failures");
     }
 }

@@ -191,3 +191,37 @@ async fn locking_a_running_manager_changes_the_key_of_its_log() {
     assert!(view.service(&service.id).is_some(), "the log is read with the new key");
     node.leave(LeaveMode::Force).await.unwrap();
 }
+
+/// A file that cannot be read before this is dropped.
+struct Stuck(std::path::PathBuf);
+
+impl Stuck {
+    fn new(path: std::path::PathBuf) -> Self {
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        // Whoever waits to read finds a writer, and the end.
+        std::fs::OpenOptions::new().read(true).write(true).open(&self.0).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_takes_long_to_read_holds_nobody_else_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let books = Arc::new(Books::default());
+    let node = open(folder.path(), &books).await;
+    let node_id = node.init(init_request()).await.unwrap();
+    node.stop().await;
+    drop(node);
+    let stuck = Stuck::new(folder.path().join("swarm/raft/log/0000000000000000.log"));
+    let node = tokio::time::timeout(LONG, open(folder.path(), &books)).await.expect("the engine comes up without it");
+    assert!(node.manager().is_none());
+    assert_eq!((node.info().node_id, node.info().error), (node_id.to_string(), String::new()), "it is on its way");
+    node.stop().await;
+    drop(stuck);
+}

@@ -282,7 +282,22 @@ async fn a_manager_that_cannot_be_reached_is_not_taken() {
     assert!(status.message().starts_with(opening), "{status}");
     assert_eq!(b.node.info().state, NodeState::Inactive);
     assert_eq!(a.manager().status().borrow().members.len(), 1, "the group is what it was");
+    assert_eq!(a.manager().shared().view().nodes().count(), 1, "and so are the nodes");
     a.manager().control().create_service(service_spec("dummy", 1)).await.expect("the swarm goes on");
+    end(vec![b, a]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_machines_with_one_identity_are_told_of() {
+    let a = TestNode::founder().await;
+    let b = TestNode::joined(&a, NodeRole::Worker).await;
+    let (folder, books) = (tempfile::tempdir().unwrap(), Arc::new(Books::default()));
+    let mut copy = std::process::Command::new("cp");
+    assert!(copy.arg("-r").arg(b.folder.path().join("swarm")).arg(folder.path()).status().unwrap().success());
+    let twin = support::open(folder.path(), &books).await;
+    let told = |view: &store::View| view.node(&b.id())?.status.message.contains("two machines").then_some(());
+    a.until("word of the twin", told).await;
+    twin.stop().await;
     end(vec![b, a]).await;
 }
 

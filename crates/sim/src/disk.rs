@@ -134,12 +134,13 @@ impl Disk {
         ctx.after(host, delay, Timer::SnapshotDone);
     }
 
-    /// The snapshot is there: its index and generation.
-    pub(crate) fn finish_snapshot(&mut self) -> Option<(u64, u64)> {
+    /// The snapshot is there: its index, size and generation.
+    pub(crate) fn finish_snapshot(&mut self) -> Option<(u64, u64, u64)> {
         let (snapshot, generation) = self.snapshot.take()?;
         let index = snapshot.metadata.as_ref().map_or(0, |metadata| metadata.index);
+        let bytes = snapshot.data.len() as u64;
         self.keep_snapshot(snapshot);
-        Some((index, generation))
+        Some((index, bytes, generation))
     }
 
     /// The stored snapshot with this index, to be sent.

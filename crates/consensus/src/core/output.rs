@@ -108,6 +108,7 @@ impl Core {
             let (index, term) = (metadata.index, metadata.term);
             output.install = self.offered.take();
             debug_assert!(output.install.is_some(), "the library restores what was offered last");
+            self.snapshot_bytes = output.install.as_ref().map_or(0, |snapshot| snapshot.data.len() as u64);
             output.records.push(Record::Installed { index, term });
             self.node.mut_store().install(storage::Position { index, term });
             self.installing = Some((output.number, index));
@@ -184,8 +185,9 @@ impl Core {
             return false;
         }
         let policy = self.config.snapshots;
-        let grown = policy.interval > 0 && self.applied - self.snapshot_index().min(self.applied) >= policy.interval;
-        grown || self.snapshot_wanted.is_some_and(|wanted| wanted <= self.applied)
+        let many = self.applied - self.snapshot_index().min(self.applied) >= policy.interval;
+        let large = || self.node.store().bytes_since_snapshot(self.applied) >= MAX_LOG_BYTES.max(self.snapshot_bytes);
+        (policy.interval > 0 && (many || large())) || self.snapshot_wanted.is_some_and(|wanted| wanted <= self.applied)
     }
 
     fn take_snapshot_due(&mut self) -> Option<SnapshotDue> {

@@ -190,8 +190,9 @@ impl Group {
             if let Some(due) = output.snapshot_due.take() {
                 let snapshot = due.with_state(state_of(&manager.state));
                 let index = snapshot.metadata.as_ref().unwrap().index;
+                let bytes = snapshot.data.len() as u64;
                 manager.disk.snapshot = Some(snapshot);
-                core.snapshot_stored(index);
+                core.snapshot_stored(index, bytes);
             }
             manager.disk.pending.push((output, false));
         }
@@ -438,6 +439,48 @@ fn a_snapshot_counts_when_it_is_on_the_disk() {
     assert_eq!(group.managers[&3].state, [] as [u64; 0]);
     group.check_equal();
     assert_eq!(group.managers[&3].state.len(), 40);
+}
+
+/// A request of about this size: what it has too much is a field that nobody knows.
+fn large_request(id: u64, bytes: u64) -> Vec<u8> {
+    let mut request = request(id);
+    prost::encoding::bytes::encode(99, &vec![0; bytes as usize], &mut request);
+    request
+}
+
+#[test]
+fn many_bytes_of_log_call_for_a_snapshot_before_many_entries_do() {
+    const STEP: u64 = 4 << 20;
+    let mut group = Group::found();
+    group.core(1).set_snapshot_policy(SnapshotPolicy { interval: 1_000_000, keep_entries: 1_000_000 });
+    // Proposes until there is a snapshot, and says how many bytes of entries that took.
+    let until_snapshot = |group: &mut Group| {
+        let before = group.core(1).snapshot_index();
+        let mut bytes = 0;
+        while group.core(1).snapshot_index() == before {
+            assert!(bytes <= 4 * MAX_LOG_BYTES, "no snapshot comes");
+            bytes += STEP;
+            group.core(1).propose(vec![large_request(bytes, STEP)]).unwrap();
+            group.settle();
+        }
+        bytes
+    };
+    assert_eq!(until_snapshot(&mut group), MAX_LOG_BYTES);
+    let kept = raft::Storage::first_index(group.core(1).node.store()).unwrap();
+    let in_memory = group.core(1).last_index() + 1 - kept;
+    assert_eq!(in_memory, (MAX_KEPT_BYTES / STEP) - 1, "as many as fit with what each has beside its data");
+    // As many bytes of log as the snapshot has.
+    let index = group.core(1).snapshot_index();
+    group.core(1).snapshot_stored(index, MAX_LOG_BYTES + 2 * STEP);
+    assert_eq!(until_snapshot(&mut group), MAX_LOG_BYTES + 2 * STEP);
+    // A policy of none is one of none.
+    group.core(1).set_snapshot_policy(SnapshotPolicy { interval: 0, keep_entries: 0 });
+    let index = group.core(1).snapshot_index();
+    for id in 0..=MAX_LOG_BYTES / STEP {
+        group.core(1).propose(vec![large_request(id, STEP)]).unwrap();
+        group.settle();
+    }
+    assert_eq!(group.core(1).snapshot_index(), index);
 }
 
 #[test]

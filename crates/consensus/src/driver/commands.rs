@@ -33,7 +33,9 @@ impl Driver {
             }
             Command::Persisted(number) => self.release(number)?,
             Command::DiskFailed(error) => return Err(*error),
-            Command::SnapshotStored { index, key_generation } => self.snapshot_stored(index, key_generation),
+            Command::SnapshotStored { index, bytes, key_generation } => {
+                self.snapshot_stored(index, bytes, key_generation);
+            }
             Command::SnapshotFailed => self.core.snapshot_failed(),
             Command::Stop => return Ok(Next::Stop),
         }

@@ -60,7 +60,7 @@ impl Driver {
         let key_generation = self.snapshots.key_generation;
         let inbox = self.inbox.clone();
         let work = move || match snapshot::store(&folder, keys.current(), due.with_state(freeze())) {
-            Ok(()) => inbox.tell(Command::SnapshotStored { index, key_generation }),
+            Ok(bytes) => inbox.tell(Command::SnapshotStored { index, bytes, key_generation }),
             Err(error) => {
                 tracing::error!(%error, "a raft snapshot could not be stored");
                 inbox.tell(Command::SnapshotFailed);
@@ -75,8 +75,8 @@ impl Driver {
         }
     }
 
-    pub(super) fn snapshot_stored(&mut self, index: u64, key_generation: u64) {
-        let until = self.core.snapshot_stored(index);
+    pub(super) fn snapshot_stored(&mut self, index: u64, bytes: u64, key_generation: u64) {
+        let until = self.core.snapshot_stored(index, bytes);
         self.jobs.send(Job::Compact(until)).ok();
         let Some(rotation) = &self.snapshots.rotation else { return };
         if key_generation != self.snapshots.key_generation || index < rotation.until {

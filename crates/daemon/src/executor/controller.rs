@@ -20,6 +20,7 @@ use model::{ContainerStatus, PortConfig, PortProtocol, PortStatus, PublishMode, 
 use net::Ipv4Cidr;
 
 use super::balancer::Place;
+use super::request::FilesError;
 use super::template::TemplateContext;
 use super::{Shared, request, task_name};
 use crate::errors::chain;
@@ -156,11 +157,14 @@ impl TaskController {
 
     async fn create(&self) -> Result<(), ControllerError> {
         let task = self.task();
-        let files = request::files(&task, &self.dependencies).map_err(ControllerError::Temporary)?;
         let description = super::describe::describe(&self.shared.about);
         let description = description.map_err(|error| ControllerError::Temporary(error.to_string()))?;
         let platform = description.platform.unwrap_or_default();
         let context = TemplateContext::new(&task, &description.hostname, &platform.os, &platform.architecture);
+        let files = request::files(&task, &self.dependencies, &context).map_err(|error| match error {
+            FilesError::Missing(text) => ControllerError::Temporary(text),
+            FilesError::Bad(text) => ControllerError::Fatal(text),
+        })?;
         let wanted = request::build(&task, &context, files).map_err(ControllerError::Fatal)?;
         match self.engine().create(Some(&wanted.name), wanted.request, wanted.options).await {
             Ok(_) => Ok(()),

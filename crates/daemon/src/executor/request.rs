@@ -1,5 +1,6 @@
 //! A task as the engine's request for a container: what dockerd's executor makes of it, field by field.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use docker_types::container::{CreateRequest, HostConfig, LogConfig, PortBinding};
@@ -7,7 +8,7 @@ use docker_types::container_spec::ContainerSpec as JsonSpec;
 use docker_types::json::Empty;
 use engine::{CreateOptions, FileKind, IngressAttachment, IngressPort, SecretFile, TaskOptions};
 use model::{
-    ConfigReferenceTarget, ContainerSpec, FileTarget, NetworkAttachment, PortConfig, PortProtocol, Privileges,
+    ConfigReferenceTarget, ContainerSpec, Driver, FileTarget, NetworkAttachment, PortConfig, PortProtocol, Privileges,
     PublishMode, SeccompMode, SecretReferenceTarget, Task, TaskRuntime,
 };
 
@@ -210,23 +211,88 @@ fn ingress(task: &Task) -> Option<IngressAttachment> {
     })
 }
 
-/// The secrets and configs of a task as files, with the contents that this node was sent.
-pub(crate) fn files(task: &Task, dependencies: &agent::Dependencies) -> Result<Vec<SecretFile>, String> {
-    let spec = container_spec(task)?;
+/// Why the files of a task cannot be had.
+#[derive(Debug)]
+pub(crate) enum FilesError {
+    /// Something has not come yet.
+    Missing(String),
+    /// They will never be right.
+    Bad(String),
+}
+
+/// The secrets and configs of a task as files, with the contents that this node was sent, filled in where they are
+/// templates.
+pub(crate) fn files(
+    task: &Task,
+    dependencies: &agent::Dependencies,
+    context: &TemplateContext,
+) -> Result<Vec<SecretFile>, FilesError> {
+    let spec = container_spec(task).map_err(FilesError::Bad)?;
     let mut files = Vec::new();
     for reference in &spec.secrets {
         let Some(SecretReferenceTarget::File(target)) = &reference.target else { continue };
-        let secret = dependencies.secret(&reference.secret_id, &task.id);
-        let secret = secret.ok_or_else(|| format!("secret {} is not here yet", reference.secret_name))?;
-        files.push(file(target, SECRETS_FOLDER, secret.spec.data.clone(), FileKind::Secret)?);
+        let missing = || FilesError::Missing(format!("secret {} is not here yet", reference.secret_name));
+        let secret = dependencies.secret(&reference.secret_id, &task.id).ok_or_else(missing)?;
+        let payload = Payload { templating: secret.spec.templating.clone(), data: secret.spec.data.clone() };
+        files.push((target, SECRETS_FOLDER, payload, FileKind::Secret));
     }
     for reference in &spec.configs {
         let Some(ConfigReferenceTarget::File(target)) = &reference.target else { continue };
-        let config = dependencies.config(&reference.config_id);
-        let config = config.ok_or_else(|| format!("config {} is not here yet", reference.config_name))?;
-        files.push(file(target, "/", config.spec.data.clone(), FileKind::Config)?);
+        let missing = || FilesError::Missing(format!("config {} is not here yet", reference.config_name));
+        let config = dependencies.config(&reference.config_id).ok_or_else(missing)?;
+        let payload = Payload { templating: config.spec.templating.clone(), data: config.spec.data.clone() };
+        files.push((target, "/", payload, FileKind::Config));
     }
-    Ok(files)
+    let made = files.iter().map(|(target, folder, payload, kind)| {
+        let kind = Cell::new(*kind);
+        let data = payload.expand(context, &spec.env, &|wanted, name| {
+            if wanted == FileKind::Secret {
+                // What holds a secret is one.
+                kind.set(FileKind::Secret);
+            }
+            // As SwarmKit: what another one holds as it is, by the name that it has in the container.
+            let named = files.iter().find(|(target, _, _, kind)| *kind == wanted && target.name == name);
+            named.map(|(_, _, payload, _)| String::from_utf8_lossy(&payload.data).into_owned())
+        });
+        file(target, folder, data.map_err(|error| format!("{}: {error}", target.name))?, kind.get())
+    });
+    made.collect::<Result<_, _>>().map_err(FilesError::Bad)
+}
+
+/// What a secret or a config holds.
+struct Payload {
+    templating: Option<Driver>,
+    data: Vec<u8>,
+}
+
+impl Payload {
+    /// Its contents for one task; `other` gives those of the task's other secrets and configs.
+    fn expand(
+        &self,
+        context: &TemplateContext,
+        env: &[String],
+        other: &dyn Fn(FileKind, &str) -> Option<String>,
+    ) -> Result<Vec<u8>, String> {
+        match self.templating.as_ref().map(|driver| driver.name.as_str()) {
+            None => return Ok(self.data.clone()),
+            Some("golang") => {}
+            Some(name) => return Err(format!("unrecognized template type: {name}")),
+        }
+        let text = std::str::from_utf8(&self.data).map_err(|_| "the template is no text".to_owned())?;
+        let call = |function: &str, name: &str| {
+            let (kind, what) = match function {
+                "env" => {
+                    let value = env.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+                    return Some(value.map_or_else(|| Ok(String::new()), |value| context.expand(value)));
+                }
+                "secret" => (FileKind::Secret, "secret"),
+                "config" => (FileKind::Config, "config"),
+                _ => return None,
+            };
+            Some(other(kind, name).ok_or_else(|| format!("{what} target {name} not found")))
+        };
+        context.expand_with(text, &call).map(String::into_bytes)
+    }
 }
 
 fn file(target: &FileTarget, folder: &str, data: Vec<u8>, kind: FileKind) -> Result<SecretFile, String> {
@@ -239,4 +305,30 @@ fn file(target: &FileTarget, folder: &str, data: Vec<u8>, kind: FileKind) -> Res
     };
     let (uid, gid) = (number(&target.uid).map_err(bad)?, number(&target.gid).map_err(bad)?);
     Ok(SecretFile { path, uid, gid, mode: target.mode, data, kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templated_payloads_are_filled_in() {
+        let task = Task { id: "t1".into(), ..Task::default() };
+        let context = TemplateContext::new(&task, "host1", "linux", "x86_64");
+        let env = ["E=envval".to_owned(), "H={{.Node.Hostname}}".to_owned()];
+        let other =
+            |kind: FileKind, name: &str| (kind == FileKind::Secret && name == "s1").then(|| "hidden".to_owned());
+        let expand = |driver: Option<&str>, text: &str| {
+            let templating = driver.map(|name| Driver { name: name.to_owned(), ..Driver::default() });
+            let made = Payload { templating, data: text.as_bytes().to_vec() }.expand(&context, &env, &other);
+            made.map(|bytes| String::from_utf8(bytes).unwrap())
+        };
+        let golang = |text| expand(Some("golang"), text);
+        let text = r#"{{ env "E" }} {{env "H"}} {{env "none"}}{{ secret "s1" }}"#;
+        assert_eq!(expand(None, text).as_deref(), Ok(text));
+        assert_eq!(golang(text).as_deref(), Ok("envval host1 hidden"));
+        assert_eq!(golang(r#"{{config "c"}}"#), Err("config target c not found".to_owned()));
+        assert!(golang("{{bogus").is_err());
+        assert_eq!(expand(Some("jinja"), "x"), Err("unrecognized template type: jinja".to_owned()));
+    }
 }

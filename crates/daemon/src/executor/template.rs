@@ -1,9 +1,13 @@
 //! Go-template placeholders in host names, environment and mounts of a task: `{{.Service.Name}}` and its like, and
-//! `{{index .Service.Labels "key"}}`. Other template functions are refused with a text that says so.
+//! `{{index .Service.Labels "key"}}`; in templated secrets and configs `{{env "NAME"}}`, `{{secret "target"}}` and
+//! `{{config "target"}}`, too. Other template functions are refused with a text that says so.
 
 use std::collections::BTreeMap;
 
 use model::{ContainerSpec, Task};
+
+/// Functions of a template: name, argument.
+type Functions<'a> = &'a dyn Fn(&str, &str) -> Option<Result<String, String>>;
 
 /// What placeholders stand for.
 #[derive(Clone, Debug, Default)]
@@ -33,26 +37,39 @@ impl TemplateContext {
 
     /// Fills in every placeholder of a text.
     pub(crate) fn expand(&self, text: &str) -> Result<String, String> {
+        self.expand_with(text, &|_, _| None)
+    }
+
+    /// The same, with functions of one text: by name and argument; `None` for a function that there is not.
+    pub(crate) fn expand_with(&self, text: &str, call: Functions<'_>) -> Result<String, String> {
         let mut out = String::new();
         let mut rest = text;
         while let Some((before, tail)) = rest.split_once("{{") {
             out.push_str(before);
             let (action, after) =
                 tail.split_once("}}").ok_or_else(|| format!("unclosed action in template {text:?}"))?;
-            out.push_str(&self.value(action.trim_matches(['-', ' ', '\t']))?);
+            out.push_str(&self.value(action.trim_matches(['-', ' ', '\t']), call)?);
             rest = after;
         }
         out.push_str(rest);
         Ok(out)
     }
 
-    fn value(&self, action: &str) -> Result<String, String> {
+    fn value(&self, action: &str, call: Functions<'_>) -> Result<String, String> {
         if let Some(value) = self.values.get(action) {
             return Ok(value.clone());
         }
         let label = action.strip_prefix("index").map(str::trim).and_then(|rest| rest.strip_prefix(".Service.Labels"));
         if let Some(key) = label.map(str::trim).and_then(|key| key.strip_prefix('"')?.strip_suffix('"')) {
             return Ok(self.service_labels.get(key).cloned().unwrap_or_default());
+        }
+        let called = action.split_once(char::is_whitespace).and_then(|(name, argument)| {
+            let argument = argument.trim();
+            let inner = |quote| argument.strip_prefix(quote)?.strip_suffix(quote);
+            call(name, inner('"').or_else(|| inner('`'))?)
+        });
+        if let Some(value) = called {
+            return value;
         }
         Err(format!("template action {{{{{action}}}}} is not known to this version of Skep"))
     }
@@ -97,6 +114,13 @@ mod tests {
         check("{{.Task.Name}}", Ok("web.3.t1"));
         check("{{index .Service.Labels \"tier\"}}", Ok("front"));
         check("{{.Nonsense}}", Err(()));
+        check("{{env \"A\"}}", Err(()));
+        let call = |name: &str, argument: &str| (name == "env").then(|| Ok(format!("<{argument}>")));
+        let expand = |text: &str| context.expand_with(text, &call);
+        assert_eq!(expand("{{ env \"A\" }} {{env `B`}} {{.Task.ID}}").as_deref(), Ok("<A> <B> t1"));
+        for unknown in ["{{ env A }}", "{{ env }}", "{{ other \"A\" }}"] {
+            assert!(expand(unknown).is_err(), "{unknown}");
+        }
         check("{{.Task.ID", Err(()));
     }
 }

@@ -4,6 +4,7 @@
 
 mod dockerd_log;
 mod faults;
+mod gossip_peers;
 mod hosts;
 mod managers;
 mod peers;

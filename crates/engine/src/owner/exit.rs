@@ -83,6 +83,7 @@ impl Owner {
                 Err(error) => {
                     tracing::debug!(container = %self.record.id, %error, "the shim does not delete its container");
                     crate::orphan::delete_in_runtime(&self.engine, &self.record).await;
+                    crate::orphan::end_shim(shim.client.directory()).await;
                 }
             }
         }

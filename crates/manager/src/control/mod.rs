@@ -27,7 +27,7 @@ use tokio::sync::watch;
 pub use cluster::{KeyRotation, check_cluster_spec, unlock_key};
 pub use defaults::with_defaults;
 pub use node::RemoveKind;
-pub(crate) use node::fill_manager_status;
+pub(crate) use node::{fill_manager_status, write_removed};
 pub(crate) use remote::FindLeader;
 pub use service::{ServiceCounts, UpdateKind, service_counts};
 

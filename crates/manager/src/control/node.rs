@@ -5,6 +5,7 @@ use model::{
     Cluster, ManagerStatus, Node, NodeId, NodeRole, NodeSpec, NodeState, ObjectVersion, RaftId, Reachability, Task,
     TaskState,
 };
+use store::Transaction;
 use tonic::Code;
 
 use super::LocalControl;
@@ -62,20 +63,7 @@ impl LocalControl {
             if kind == RemoveKind::Safe && node.status.state == NodeState::Ready {
                 return Err(ControlError::precondition(format!("node {id} is not down and can't be removed")));
             }
-            let cluster = transaction.the_cluster().ok_or_else(|| ControlError::new(Code::NotFound, "no cluster"))?;
-            let mut cluster = Cluster::clone(cluster);
-            blacklist::forget_expired(&mut cluster, now());
-            blacklist::refuse(&mut cluster, &node);
-            transaction.update(cluster)?;
-            let tasks: Vec<_> = transaction.tasks_of_node(id).cloned().collect();
-            for task in tasks.iter().filter(|task| task.status.state < TaskState::Complete) {
-                let mut task = Task::clone(task);
-                task.status.state = TaskState::Orphaned;
-                task.status.timestamp = Some(now());
-                task.status.message = "Task belonged to a node that has been deleted".to_owned();
-                transaction.update(task)?;
-            }
-            transaction.remove::<Node>(id).map_err(ControlError::from)
+            write_removed(transaction, &node)
         });
         written.await
     }
@@ -96,6 +84,24 @@ impl LocalControl {
         let text = "can't remove member from the raft: this would result in a loss of quorum";
         Err(ControlError::precondition(text))
     }
+}
+
+/// A node is gone: its tasks are orphaned, its certificate is refused from now on.
+pub(crate) fn write_removed(transaction: &mut Transaction, node: &Node) -> Result<(), ControlError> {
+    let cluster = transaction.the_cluster().ok_or_else(|| ControlError::new(Code::NotFound, "no cluster"))?;
+    let mut cluster = Cluster::clone(cluster);
+    blacklist::forget_expired(&mut cluster, now());
+    blacklist::refuse(&mut cluster, node);
+    transaction.update(cluster)?;
+    let tasks: Vec<_> = transaction.tasks_of_node(&node.id).cloned().collect();
+    for task in tasks.iter().filter(|task| task.status.state < TaskState::Complete) {
+        let mut task = Task::clone(task);
+        task.status.state = TaskState::Orphaned;
+        task.status.timestamp = Some(now());
+        task.status.message = "Task belonged to a node that has been deleted".to_owned();
+        transaction.update(task)?;
+    }
+    transaction.remove::<Node>(&node.id).map_err(ControlError::from)
 }
 
 /// Puts the live member list's view of a manager into its node object, as SwarmKit does when it is read.

@@ -13,6 +13,9 @@ use crate::error::ControlError;
 
 /// Smallest share of a processor: 0.001.
 const MIN_NANO_CPUS: i64 = 1_000_000;
+/// Most replicas of one service, and tasks of one job: what a swarm is built for. Tasks are made as fast as the manager can,
+/// so a number that was mistyped would take its memory before anybody could take it back.
+const MAX_REPLICAS: u64 = 1_000_000;
 /// Smallest memory.
 const MIN_MEMORY_BYTES: i64 = 4 << 20;
 /// Shortest health check time.
@@ -33,6 +36,18 @@ fn check_mode(spec: &ServiceSpec) -> Result<(), ControlError> {
     let job = matches!(spec.mode, Some(ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob(_)));
     if job && spec.update.is_some() {
         return Err(ControlError::invalid("Jobs may not have an update config"));
+    }
+    let (what, numbers) = match &spec.mode {
+        Some(ServiceMode::Replicated(mode)) => ("replicas", vec![mode.replicas]),
+        Some(ServiceMode::ReplicatedJob(mode)) => ("tasks of a job", vec![mode.max_concurrent, mode.total_completions]),
+        _ => return Ok(()),
+    };
+    // A negative number of the client's comes as a very large one.
+    if numbers.iter().any(|number| i64::try_from(*number).is_err()) {
+        return Err(ControlError::invalid(format!("Number of {what} must be non-negative")));
+    }
+    if numbers.iter().any(|number| *number > MAX_REPLICAS) {
+        return Err(ControlError::invalid(format!("Number of {what} must be at most {MAX_REPLICAS}")));
     }
     Ok(())
 }

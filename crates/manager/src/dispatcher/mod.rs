@@ -19,20 +19,24 @@ mod streams;
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use consensus::Status as RaftStatus;
-use model::{NodeDescription, NodeId, TaskStatus};
+use model::{NodeDescription, NodeId, NodeRole, TaskStatus};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Status;
 
 use crate::caller::Caller;
+use crate::control::write_removed;
 use crate::error::ControlError;
 use crate::shared::Commit;
 use crate::writer::Writer;
 pub use core::ManagerIdentity;
-use core::{EndReason, Moment, Peers, Refusal, Sessions, peers_of, route, write_down, write_ready};
+use core::{
+    EndReason, Moment, Peers, Refusal, Sessions, Twins, peers_of, route, write_down, write_message, write_ready,
+};
 use mailbox::{Mailboxes, StreamKind, Subscription};
 pub use service::DispatcherService;
 
@@ -55,6 +59,8 @@ pub struct Dispatcher {
     manager: ManagerIdentity,
     started: Instant,
     sessions: Mutex<Sessions>,
+    twins: Mutex<Twins>,
+    raft: watch::Receiver<RaftStatus>,
     mailboxes: Arc<Mailboxes>,
     peers: Mutex<Peers>,
     deadline_changed: Notify,
@@ -77,6 +83,8 @@ impl Dispatcher {
             writer: writer.clone(),
             started: Instant::now(),
             sessions: Mutex::new(Sessions::new(seed)),
+            twins: Mutex::default(),
+            raft: status.clone(),
             mailboxes: Arc::default(),
             peers: Mutex::new(peers),
             deadline_changed: Notify::new(),
@@ -93,6 +101,7 @@ impl Dispatcher {
     /// A new leadership: sessions of an earlier one are over, nodes that do not come back are DOWN after a grace.
     pub(crate) fn begin(&self) {
         let view = self.writer.shared().view();
+        self.twins().clear();
         self.sessions().begin(self.moment(), &view);
         self.deadline_changed.notify_one();
     }
@@ -117,6 +126,10 @@ impl Dispatcher {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn twins(&self) -> MutexGuard<'_, Twins> {
+        self.twins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn moment(&self) -> Moment {
         self.started.elapsed()
     }
@@ -139,6 +152,7 @@ impl Dispatcher {
     fn observe(&self, commit: &Commit) {
         let removed = self.sessions().observe(&commit.events);
         for node in removed {
+            self.twins().forget(&node);
             self.mailboxes.end(&node, None, EndReason::Removed);
         }
         self.mailboxes.deliver(route(&commit.view, &commit.events));
@@ -152,13 +166,18 @@ impl Dispatcher {
         description: Option<NodeDescription>,
     ) -> Result<(String, Subscription), Status> {
         let node = &caller.node_id;
+        let address = host_of(caller.address.as_deref().unwrap_or(&self.manager.advertise_addr)).to_owned();
+        self.look_for_a_twin(node, wanted, &address);
         let session_id = self.sessions().register(self.moment(), node, wanted, identity::random_id())?;
         self.mailboxes.end(node, Some(&session_id), EndReason::Disconnect);
         self.deadline_changed.notify_one();
-        let address = caller.address.as_deref().unwrap_or(&self.manager.advertise_addr);
-        let address = host_of(address).to_owned();
+        let message = {
+            let mut twins = self.twins();
+            twins.registered(node, &session_id, &address);
+            twins.message(node)
+        };
         let written = self.writer.write(|transaction| {
-            if write_ready(transaction, node, description, address)? {
+            if write_ready(transaction, node, description, address, message)? {
                 Ok(())
             } else {
                 Err(ControlError::new(tonic::Code::Unknown, "node not found"))
@@ -170,6 +189,38 @@ impl Dispatcher {
         }
         let subscription = self.open(node, &session_id, StreamKind::Session)?;
         Ok((session_id, subscription))
+    }
+
+    /// Takes a beat, and says when the next is due.
+    async fn beat(&self, caller: &Caller, session_id: &str) -> Result<Duration, Status> {
+        let (node, now) = (&caller.node_id, self.moment());
+        let beaten = self.sessions().beat(now, node, session_id);
+        match beaten {
+            Ok(period) => {
+                if self.twins().called(now, node, session_id) {
+                    let write = self.writer.write(|transaction| {
+                        write_message(transaction, node, String::new()).map_err(ControlError::from)
+                    });
+                    write.await.map_err(Status::from)?;
+                }
+                Ok(period)
+            }
+            Err(refusal) => {
+                self.look_for_a_twin(node, session_id, host_of(caller.address.as_deref().unwrap_or_default()));
+                Err(refusal.into())
+            }
+        }
+    }
+
+    /// Warns if a call that is not of the node's session shows that two machines use its certificate.
+    fn look_for_a_twin(&self, node: &NodeId, session_id: &str, address: &str) {
+        let found = self.twins().called_amiss(self.moment(), node, session_id, address);
+        if let Some([one, other]) = found {
+            tracing::warn!(
+                %node, one, other,
+                "two machines use the certificate of one node and take each other's place: one of them must leave the swarm and join again"
+            );
+        }
     }
 
     /// Opens a stream of a session that lives.
@@ -184,6 +235,23 @@ impl Dispatcher {
         self.sessions().check(node, session_id)?;
         let write =
             self.writer.write(|transaction| write_down(transaction, node, LEFT_MESSAGE).map_err(ControlError::from));
+        write.await.map_err(Status::from)?;
+        self.sessions().close(node, session_id);
+        self.mailboxes.end(node, None, EndReason::Disconnect);
+        Ok(())
+    }
+}
+
+impl Dispatcher {
+    /// A node that was to be a manager could not join the group and forgets that it had begun: so does the swarm, where
+    /// SwarmKit keeps a node that never was for somebody to demote and remove. Whoever has been more than that only leaves.
+    async fn withdraw(&self, node: &NodeId, session_id: &str) -> Result<(), Status> {
+        self.sessions().check(node, session_id)?;
+        let is_member = self.raft.borrow().members.values().any(|member| member.node_id == node.as_str());
+        let write = self.writer.write(|transaction| match transaction.node(node).cloned() {
+            Some(stored) if stored.role == NodeRole::Manager && !is_member => write_removed(transaction, &stored),
+            _ => write_down(transaction, node, LEFT_MESSAGE).map_err(ControlError::from),
+        });
         write.await.map_err(Status::from)?;
         self.sessions().close(node, session_id);
         self.mailboxes.end(node, None, EndReason::Disconnect);

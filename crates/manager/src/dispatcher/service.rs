@@ -6,7 +6,6 @@ use model::{NodeDescription, TaskStatus};
 use swarm_proto::convert::{FromProto, ToProto};
 use swarm_proto::swarmkit as p;
 use swarm_proto::swarmkit::dispatcher_server::Dispatcher as Service;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::core::SessionFeed;
@@ -17,6 +16,8 @@ use crate::caller::Caller;
 
 /// Metadata of the last heartbeat of a node that leaves in order; managers that do not know it ignore it.
 const LEAVE_KEY: &str = "skep-leave";
+/// The same of one that was to be a manager and could not become one.
+const WITHDRAW_KEY: &str = "skep-withdraw";
 
 /// The dispatcher as a gRPC service.
 #[derive(Clone)]
@@ -41,8 +42,11 @@ impl Service for DispatcherService {
     async fn heartbeat(&self, request: Request<p::HeartbeatRequest>) -> Result<Response<p::HeartbeatResponse>, Status> {
         let caller = Caller::of(&request)?;
         let session_id = &request.get_ref().session_id;
-        let period = self.0.sessions().beat(self.0.moment(), &caller.node_id, session_id)?;
-        if leaves(request.metadata()) {
+        let period = self.0.beat(&caller, session_id).await?;
+        let says = |key| request.metadata().get(key).is_some_and(|value| value == "1");
+        if says(WITHDRAW_KEY) {
+            self.0.withdraw(&caller.node_id, session_id).await?;
+        } else if says(LEAVE_KEY) {
             self.0.leave(&caller.node_id, session_id).await?;
         }
         let period = model::Duration::from(period).to_proto();
@@ -101,8 +105,4 @@ impl Service for DispatcherService {
         let subscription = self.0.open(&caller.node_id, &request.get_ref().session_id, StreamKind::Assignments)?;
         Ok(Response::new(streams::assignments(self.0.clone(), subscription)))
     }
-}
-
-fn leaves(metadata: &MetadataMap) -> bool {
-    metadata.get(LEAVE_KEY).is_some_and(|value| value == "1")
 }

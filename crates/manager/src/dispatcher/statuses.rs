@@ -27,7 +27,7 @@ pub(crate) async fn run(writer: Arc<Writer>, mut inbox: mpsc::Receiver<StatusUpd
                 if count == 0 {
                     break;
                 }
-                match start(&writer, waiting.drain(..), &applied_by) {
+                match start(&writer, waiting.drain(..), &applied_by).await {
                     Ok(pending) => under_way.extend(pending.map(|pending| settle(writer.clone(), pending))),
                     Err(error) => warn(&error),
                 }
@@ -52,9 +52,9 @@ async fn settle(writer: Arc<Writer>, pending: Pending) -> Result<(), ControlErro
 }
 
 /// Proposes the newest status of each task.
-fn start(
+async fn start(
     writer: &Writer,
-    reported: impl Iterator<Item = StatusUpdate>,
+    reported: impl Iterator<Item = StatusUpdate> + Send,
     applied_by: &NodeId,
 ) -> Result<Option<Pending>, ControlError> {
     let mut newest: BTreeMap<TaskId, StatusUpdate> = BTreeMap::new();
@@ -65,7 +65,8 @@ fn start(
         }
     }
     let newest = newest.into_values().map(|update| (update.task, update.node, update.status));
-    let ((), pending) = writer
-        .start(|transaction| write_statuses(transaction, newest, applied_by, now()).map_err(ControlError::from))?;
+    let started =
+        writer.start(|transaction| write_statuses(transaction, newest, applied_by, now()).map_err(ControlError::from));
+    let ((), pending) = started.await?;
     Ok(pending)
 }

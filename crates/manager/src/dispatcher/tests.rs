@@ -239,6 +239,51 @@ async fn a_node_may_register_three_times_in_eight_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_could_not_become_a_manager_is_forgotten_and_no_other() {
+    let it = Fixture::new(&["worker"]).await;
+    create(&it.writer, vec![node("m2", NodeRole::Manager).into(), node("stranded", NodeRole::Manager).into()]).await;
+    for (id, is_forgotten) in [("worker", false), ("m2", false), ("stranded", true)] {
+        let agent = it.agent(id).await;
+        let mut last = as_caller(&agent.caller, p::HeartbeatRequest { session_id: agent.session_id.clone() });
+        last.metadata_mut().insert("skep-leave", "1".parse().unwrap());
+        last.metadata_mut().insert("skep-withdraw", "1".parse().unwrap());
+        it.service().heartbeat(last).await.unwrap();
+        let view = it.writer.shared().view();
+        match view.node(&id.into()) {
+            Some(node) => assert!(!is_forgotten && node.status.state == NodeState::Down, "{id} is down"),
+            None => assert!(is_forgotten, "{id} is gone"),
+        }
+        assert_eq!(agent.beat().await.unwrap_err().code(), Code::NotFound, "its session is over");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_machines_with_one_certificate_are_told_of_in_the_nodes_status() {
+    let it = Fixture::new(&["a"]).await;
+    // Each opens a session, beats, and finds out at its next beat that its session is not the node's any more.
+    let mut one = it.agent("a").await;
+    one.beat().await.unwrap();
+    for _ in 0..2 {
+        let other = it.agent("a").await;
+        other.beat().await.unwrap();
+        one.beat().await.unwrap_err();
+        one = other;
+        tokio::time::advance(Duration::from_secs(8)).await;
+    }
+    assert_eq!(it.node("a").status.message, "", "nothing is written for the sake of it alone");
+    let one = it.agent("a").await;
+    let message = it.node("a").status.message.clone();
+    assert!(message.starts_with("two machines use this node's certificate, at 10.0.1.7 and 10.0.1.7: "), "{message}");
+    // The other one is gone.
+    for _ in 0..30 {
+        one.beat().await.unwrap();
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    assert_eq!(it.node("a").status.message, "");
+    assert_eq!(it.node("a").status.state, NodeState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_is_not_in_the_store_is_refused() {
     let it = Fixture::new(&[]).await;
     let refused = it.try_agent("x", "").await.map(drop).unwrap_err();

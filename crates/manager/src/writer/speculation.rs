@@ -31,6 +31,16 @@ pub struct Proposal {
     pub request: p::InternalRaftRequest,
 }
 
+/// What a plan is made on.
+pub struct Planning {
+    /// All that is committed and proposed.
+    pub view: View,
+    /// What changed since the planner looked last.
+    pub events: Vec<Event>,
+    /// Which view this is.
+    pub epoch: u64,
+}
+
 /// Committed and proposed state of a leader.
 pub struct Speculation {
     view: View,
@@ -103,26 +113,27 @@ impl Speculation {
         Ok((value, Some(self.submit(stamp, actions)?)))
     }
 
-    /// Lets the planner plan on the view with what changed since it last did, and says what to propose, in this order.
-    pub fn plan<T>(
-        &mut self,
-        stamp: Stamp,
-        plan: impl FnOnce(&View, Vec<Event>) -> (Vec<Vec<Action>>, T),
-    ) -> Result<(Vec<Proposal>, T), ControlError> {
+    /// What the planner plans on. Until its last batch is in [`Self::planned`] nothing else may be built on the view, but
+    /// the leadership may end.
+    pub fn begin_plan(&mut self) -> Result<Planning, ControlError> {
         if !self.leading {
             return Err(ControlError::no_leader());
         }
-        let events = std::mem::take(&mut self.events);
-        let view = self.view.clone();
-        let (batches, rest) = plan(&view, events);
-        drop(view);
-        let batches = batches.into_iter().filter(|batch| !batch.is_empty());
-        let proposals: Result<Vec<_>, _> = batches.map(|batch| self.submit(stamp, batch)).collect();
-        if proposals.is_err() {
-            // The view may hold batches that will never be proposed.
+        Ok(Planning { view: self.view.clone(), events: std::mem::take(&mut self.events), epoch: self.epoch })
+    }
+
+    /// Takes a batch of the planner's, the next in its order, and says what to propose. A plan on a view that was thrown
+    /// away since is thrown away, too.
+    pub fn planned(&mut self, stamp: Stamp, epoch: u64, batch: Vec<Action>) -> Result<Proposal, ControlError> {
+        if !self.leading || self.epoch != epoch {
+            return Err(ControlError::lost_leadership());
+        }
+        let proposal = self.submit(stamp, batch);
+        if proposal.is_err() {
+            // The view may hold a part of the batch, which will never be proposed.
             self.end();
         }
-        Ok((proposals?, rest))
+        proposal
     }
 
     /// A proposal was not committed: nothing that was planned on its view may be.

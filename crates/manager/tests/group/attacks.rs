@@ -1,7 +1,11 @@
 //! Ways in which a worker could try to become a manager, on the wire, at the leader and at a follower.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
+use futures::StreamExt;
 use http_body::Frame;
+use hyper_util::rt::TokioIo;
 use identity::{Credentials, Expiry, NodeCredential, NodeKey, RemoteList, ServerRole, system_now};
 use model::{NodeId, NodeRole};
 use swarm_proto::swarmkit as p;
@@ -11,6 +15,7 @@ use swarm_proto::swarmkit::health_client::HealthClient;
 use swarm_proto::swarmkit::node_ca_client::NodeCaClient;
 use swarm_proto::swarmkit::raft_client::RaftClient;
 use swarm_proto::swarmkit::raft_membership_client::RaftMembershipClient;
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::transport::Channel;
@@ -74,6 +79,21 @@ async fn issue(channel: &Channel, token: &str, csr: &[u8]) -> Result<(String, Ve
 async fn strangers_channel(scene: &Scene, addr: &str) -> Channel {
     let roots = scene.worker.credentials.current().roots.as_ref().clone();
     identity::connect(addr, ServerRole::Ca, &Credentials::new(roots, None)).await.unwrap()
+}
+
+/// The same from another of this machine's addresses.
+async fn strangers_channel_from(scene: &Scene, source: [u8; 4], addr: &str) -> Channel {
+    let roots = scene.worker.credentials.current().roots.as_ref().clone();
+    let addr: SocketAddr = addr.parse().unwrap();
+    let dial = tower::service_fn(move |_: http::Uri| {
+        let nobody = Credentials::new(roots.clone(), None);
+        async move {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::from((source, 0)))?;
+            identity::tls_connect(socket.connect(addr).await?, ServerRole::Ca, &nobody).await.map(TokioIo::new)
+        }
+    });
+    tonic::transport::Endpoint::from_static("http://manager").connect_with_connector(dial).await.unwrap()
 }
 
 fn forged<T>(scene: &Scene, message: T) -> Request<T> {
@@ -308,11 +328,42 @@ async fn strangers_cannot_use_up_a_managers_memory() {
         let full =
             async |answer: Result<_, Status>| answer.err().filter(|status| status.code() == Code::ResourceExhausted);
         until("no place left", async || full(ask().await).await).await;
-        // Nodes do not wait for strangers.
+        // Strangers from elsewhere do not wait for them, nor do nodes.
+        let elsewhere = strangers_channel_from(&scene, [127, 0, 0, 2], addr).await;
+        CaClient::new(elsewhere).get_root_ca_certificate(p::GetRootCaCertificateRequest {}).await.unwrap();
         let mut node = CaClient::new(scene.worker.channel(addr).await);
         node.get_root_ca_certificate(p::GetRootCaCertificateRequest {}).await.unwrap();
         calls.shutdown().await;
         until("places again", async || ask().await.ok()).await;
+    }
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_cannot_use_up_a_managers_memory() {
+    let scene = scene().await;
+    for addr in scene.addresses() {
+        // Messages of four MiB that lack their last byte, as many as a connection takes.
+        let unfinished = || {
+            let length = (4_u32 << 20) - 1;
+            let start = [&[0][..], &length.to_be_bytes(), &vec![0; length as usize - 1]].concat();
+            let start = futures::stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(start)))]);
+            let body = http_body_util::StreamBody::new(start.chain(futures::stream::pending()));
+            http::Request::post("/docker.swarmkit.v1.Dispatcher/UpdateTaskStatus")
+                .header("content-type", "application/grpc")
+                .body(Body::new(body))
+                .unwrap()
+        };
+        let crowd = scene.worker.channel(addr).await;
+        let mut calls: JoinSet<_> = (0..16).map(|_| crowd.clone().oneshot(unfinished())).collect();
+        let refused = calls.join_next().await.unwrap().unwrap().unwrap();
+        assert_eq!(Status::from_header_map(refused.headers()).unwrap().code(), Code::ResourceExhausted);
+        // It holds up nobody else.
+        let other = Member::join(&scene.leader.addr, &scene.leader.tokens().0).await;
+        drop(other.session(addr, "28.5.2+skep.test").await.unwrap());
+        calls.shutdown().await;
+        // And gets on itself when it has stopped.
+        until("its allowance back", async || scene.worker.session(addr, "28.5.2+skep.test").await.ok()).await;
     }
     scene.end().await;
 }

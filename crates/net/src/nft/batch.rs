@@ -49,6 +49,11 @@ impl Table {
     pub(crate) fn ip(name: impl Into<String>) -> Self {
         Self { family: Family::Ip, name: name.into() }
     }
+
+    /// The table that is there while this one is written anew.
+    pub(crate) fn stand_in(&self) -> Self {
+        Self { family: self.family, name: format!("{}-stand-in", self.name) }
+    }
 }
 
 /// Where a base chain hangs.

@@ -96,6 +96,7 @@ pub(crate) enum Expr {
     Bitwise { reg: u32, mask: [u8; 4] },
     Lookup { set: SetRef, reg: u32, into: Option<u32> },
     Dnat { address: u32, port: Option<u32> },
+    SnatPort { port: u32 },
     Masquerade,
     Redirect { port: u32 },
     NumgenInc { modulus: u32, reg: u32 },
@@ -115,7 +116,7 @@ impl Expr {
             Self::Cmp(..) => "cmp",
             Self::Bitwise { .. } => "bitwise",
             Self::Lookup { .. } => "lookup",
-            Self::Dnat { .. } => "nat",
+            Self::Dnat { .. } | Self::SnatPort { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Redirect { .. } => "redir",
             Self::NumgenInc { .. } => "numgen",
@@ -165,6 +166,9 @@ impl Expr {
                 if let Some(port) = port {
                     numbers(w, &[(5, *port), (7, NAT_PROTO_SPECIFIED)]);
                 }
+            }
+            Self::SnatPort { port } => {
+                numbers(w, &[(1, 0), (2, libc::AF_INET as u32), (5, *port), (7, NAT_PROTO_SPECIFIED)]);
             }
             Self::Masquerade | Self::Counter => {}
             Self::Redirect { port } => numbers(w, &[(1, *port), (3, NAT_PROTO_SPECIFIED)]),
@@ -263,6 +267,14 @@ impl Rule {
         ])
     }
 
+    /// The source port; needs [`Rule::protocol`] first.
+    pub(crate) fn sport(self, port: u16) -> Self {
+        self.push([
+            Expr::Payload { base: Base::Transport, offset: 0, len: 2, reg: R1 },
+            Expr::Cmp(Cmp::Eq, R1, port.to_be_bytes().to_vec()),
+        ])
+    }
+
     /// An ICMP redirect.
     pub(crate) fn icmp_redirect(self) -> Self {
         self.push([
@@ -327,6 +339,11 @@ impl Rule {
     /// Ends with masquerading.
     pub(crate) fn masquerade(self) -> Self {
         self.push([Expr::Masquerade])
+    }
+
+    /// Ends with a new source port, on the same address.
+    pub(crate) fn snat_port(self, port: u16) -> Self {
+        self.push([Expr::Immediate(R1, port.to_be_bytes().to_vec()), Expr::SnatPort { port: R1 }])
     }
 
     /// Ends with a new destination port on this machine.

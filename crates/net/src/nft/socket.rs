@@ -7,7 +7,7 @@ use netlink_sys::{Socket as RawSocket, SocketAddr, constants::NETLINK_NETFILTER}
 use nix::sys::socket::{setsockopt, sockopt};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::batch::Batch;
+use super::batch::{Batch, Table};
 use super::message::messages;
 
 const ERROR: u16 = 2;
@@ -52,6 +52,22 @@ impl Socket {
                 result => return result,
             }
         }
+    }
+
+    /// Writes tables anew without a moment in which neither the old nor the new ones count. A transaction switches rules
+    /// by packet, but the elements of sets at once: a packet that has begun with the old rules finds the old sets empty. So
+    /// stand-ins with the same contents are there while the tables are replaced.
+    pub(crate) fn replace(&mut self, stand_ins: Batch, tables: Batch, gone: &[Table]) -> io::Result<()> {
+        self.commit(stand_ins)?;
+        let replaced = self.commit(tables);
+        let mut batch = Batch::new();
+        for table in gone {
+            // Somebody may have flushed it meanwhile.
+            batch.add_table(table);
+            batch.delete_table(table);
+        }
+        let removed = self.commit(batch);
+        replaced.and(removed)
     }
 
     fn transact(&mut self, bytes: &[u8], last: u32) -> io::Result<()> {

@@ -81,8 +81,7 @@ async fn ensure_vxlan(
         Some(index) => index,
         None => {
             *is_new = true;
-            let vxlan =
-                Vxlan { name: &name, vni, port: spec.data_path_port, local: record.local, mtu: record.mtu };
+            let vxlan = Vxlan { name: &name, vni, port: spec.data_path_port, local: record.local, mtu: record.mtu };
             match site.host.add_vxlan(&vxlan, site.namespace).await {
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                     let owner = site.host.vxlan_name(vni, spec.data_path_port).await.map_err(action())?;

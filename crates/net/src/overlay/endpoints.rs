@@ -31,9 +31,9 @@ impl Overlay {
     pub(crate) fn attachment(&self, address: Ipv4Addr) -> Result<Attachment, NetError> {
         let spec = &self.record.spec;
         let at = spec.subnet_of(address);
-        let (at, device) = at.and_then(|at| Some((at, self.devices.get(at)?))).ok_or_else(|| {
-            NetError::Invalid(format!("address {address} is in no subnet of network {}", spec.name))
-        })?;
+        let (at, device) = at
+            .and_then(|at| Some((at, self.devices.get(at)?)))
+            .ok_or_else(|| NetError::Invalid(format!("address {address} is in no subnet of network {}", spec.name)))?;
         let gateway = spec.subnets[at].gateway;
         let others = spec.subnets.iter().enumerate().filter(|(other, _)| *other != at);
         Ok(Attachment {
@@ -235,11 +235,7 @@ impl Inner {
 
 impl State {
     /// The endpoint of an earlier, equal request.
-    fn existing_endpoint(
-        &self,
-        container_id: &str,
-        spec: &OverlayEndpointSpec,
-    ) -> Result<Option<Endpoint>, NetError> {
+    fn existing_endpoint(&self, container_id: &str, spec: &OverlayEndpointSpec) -> Result<Option<Endpoint>, NetError> {
         let record = self.sandboxes.get(container_id);
         let record = record.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
         let mut endpoints = record.sandbox.endpoints.iter();

@@ -54,7 +54,9 @@ pub(crate) async fn adopt(
 /// The peers that entries stand for.
 fn peers_of(entries: &Entries) -> Vec<Peer> {
     let known = entries.neighbours.iter();
-    known.filter_map(|(address, mac)| Some(Peer { address: *address, mac: *mac, vtep: *entries.nodes.get(mac)? })).collect()
+    known
+        .filter_map(|(address, mac)| Some(Peer { address: *address, mac: *mac, vtep: *entries.nodes.get(mac)? }))
+        .collect()
 }
 
 impl State {

@@ -78,6 +78,10 @@ impl Overlay {
     pub(crate) fn on_devices(&self, entries: &[(usize, Entry)], own: &BTreeSet<[u8; 6]>) -> Vec<(u32, Entry)> {
         let is_own = |entry: &Entry| matches!(entry, Entry::Port(mac) if own.contains(mac));
         let device = |subnet: usize| self.devices.get(subnet)?.vxlan;
-        entries.iter().filter(|(_, entry)| !is_own(entry)).filter_map(|(at, entry)| Some((device(*at)?, *entry))).collect()
+        entries
+            .iter()
+            .filter(|(_, entry)| !is_own(entry))
+            .filter_map(|(at, entry)| Some((device(*at)?, *entry)))
+            .collect()
     }
 }

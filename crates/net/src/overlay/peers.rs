@@ -62,7 +62,8 @@ impl Peers {
     /// Removes `removed`, then adds `added`. What is to be removed is left alone if it is somewhere else by now: events come
     /// in any order. An endpoint of this node itself is no peer, and ends what was known of its address.
     pub(crate) fn change(&mut self, spec: &OverlaySpec, added: &[Peer], removed: &[Peer]) -> PeerChange {
-        let touched = added.iter().chain(removed).map(|peer| (peer.address, self.by_address.get(&peer.address).copied()));
+        let touched =
+            added.iter().chain(removed).map(|peer| (peer.address, self.by_address.get(&peer.address).copied()));
         let addresses: BTreeMap<Ipv4Addr, Option<Peer>> = touched.collect();
         let nodes = self.touched_nodes(spec, added, removed);
         let nodes_before: BTreeSet<Ipv4Addr> = self.nodes.keys().copied().collect();

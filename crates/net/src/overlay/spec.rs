@@ -147,10 +147,7 @@ mod tests {
         OverlaySpec {
             network_id: "network0000000000000000001".to_owned(),
             name: "net".to_owned(),
-            subnets: vec![
-                subnet("10.0.1.0/24", [10, 0, 1, 1], 4097),
-                subnet("10.0.2.0/24", [10, 0, 2, 1], 4098),
-            ],
+            subnets: vec![subnet("10.0.1.0/24", [10, 0, 1, 1], 4097), subnet("10.0.2.0/24", [10, 0, 2, 1], 4098)],
             mtu: 0,
             internal: false,
             ingress: false,

@@ -143,20 +143,18 @@ impl Node {
 }
 
 impl Cluster {
-    /// Tells every machine of endpoints, each with the index of its machine.
+    /// Tells every machine that has the network of endpoints, each with the index of its machine.
     pub fn tell(&self, spec: &OverlaySpec, endpoints: &[(usize, [u8; 4])]) {
         let peers: Vec<Peer> = endpoints.iter().map(|(at, address)| self.nodes[*at].peer((*address).into())).collect();
-        for node in &self.nodes {
+        let has_it = |node: &&Node| node.net.overlays().iter().any(|known| known.network_id == spec.network_id);
+        for node in self.nodes.iter().filter(has_it) {
             let (id, peers) = (spec.network_id.clone(), peers.clone());
             node.call(|net| async move { net.set_peers(&id, peers).await }).unwrap();
         }
     }
 }
 
-fn block<T: Send + 'static>(
-    runtime: &tokio::runtime::Handle,
-    work: impl Future<Output = T> + Send + 'static,
-) -> T {
+fn block<T: Send + 'static>(runtime: &tokio::runtime::Handle, work: impl Future<Output = T> + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
     runtime.spawn(async move {
         let _ = sender.send(work.await);

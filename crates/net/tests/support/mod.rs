@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use net::{DATA_PATH_PORT, Net, NetConfig, OverlaySpec, OverlaySubnet};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -317,17 +317,26 @@ pub fn ping(ns: &Ns, address: Ipv4Addr) -> bool {
     ping_within(ns, address, TIMEOUT)
 }
 
-/// Whether an ICMP echo is answered soon enough.
+/// Whether an ICMP echo is answered soon enough. It is sent again and again: one that waits for the hardware address of its
+/// destination is lost if nobody tells that in time.
 pub fn ping_within(ns: &Ns, address: Ipv4Addr, limit: Duration) -> bool {
     use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, connect, socket};
+    const PAUSE: Duration = Duration::from_millis(100);
     ns.run(move || {
         let (flags, protocol) = (SockFlag::empty(), SockProtocol::Icmp);
         let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, protocol).unwrap();
         let [a, b, c, d] = address.octets();
         connect(socket.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
         let socket = UdpSocket::from(socket);
-        socket.set_read_timeout(Some(limit)).unwrap();
-        // type 8, code 0; the kernel fills in checksum and identifier
-        socket.send(&[8, 0, 0, 0, 0, 0, 0, 1]).is_ok() && socket.recv(&mut [0; 64]).is_ok()
+        socket.set_read_timeout(Some(PAUSE)).unwrap();
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            // type 8, code 0; the kernel fills in checksum and identifier
+            let sent = socket.send(&[8, 0, 0, 0, 0, 0, 0, 1]);
+            if sent.is_ok() && socket.recv(&mut [0; 64]).is_ok() {
+                return true;
+            }
+        }
+        false
     })
 }

@@ -201,7 +201,7 @@ impl Manager {
         let who = Waiting::Registration { from, call, node: node.clone(), session: session.clone() };
         let description = NodeDescription { hostname: node.to_string(), ..Default::default() };
         let wrote = self.write(ctx, who, |transaction| {
-            if write_ready(transaction, &node, Some(description), address(from))? {
+            if write_ready(transaction, &node, Some(description), address(from), String::new())? {
                 Ok(())
             } else {
                 Err(ManagerError("node not found".to_owned()))

@@ -3,7 +3,7 @@
 
 use consensus::{MemberChange, Status};
 use manager::core::dispatcher::write_down;
-use manager::core::{RoleStep, Stamp, heard_of, plan_roles, set_role, write_unknown};
+use manager::core::{Planning, RoleStep, Stamp, heard_of, plan_roles, set_role, write_unknown};
 use model::{Cluster, ClusterId, Network, NetworkId, Node, NodeId, NodeRole};
 use orchestration::leader::Leader;
 use store::{StoreError, Transaction};
@@ -187,11 +187,14 @@ impl Manager {
         let stamp = self.stamp(ctx);
         let Leading::Yes(duties) = &mut self.leading else { return };
         let planner = &mut duties.planner;
-        let planned = self.speculation.plan(stamp, |view, events| {
-            let plan = planner.step(view, &events, stamp.now);
-            (plan.batches, (plan.deadline, plan.rounds_exceeded))
+        let planned = self.speculation.begin_plan().and_then(|Planning { view, events, epoch }| {
+            let plan = planner.step(&view, &events, stamp.now);
+            drop(view);
+            let batches = plan.batches.into_iter().filter(|batch| !batch.is_empty());
+            let proposals = batches.map(|batch| self.speculation.planned(stamp, epoch, batch));
+            Ok((proposals.collect::<Result<Vec<_>, _>>()?, plan.deadline, plan.rounds_exceeded))
         });
-        let Ok((proposals, (deadline, exceeded))) = planned else {
+        let Ok((proposals, deadline, exceeded)) = planned else {
             self.end_leading(ctx);
             return;
         };

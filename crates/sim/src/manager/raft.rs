@@ -215,8 +215,8 @@ impl Manager {
     }
 
     pub(super) fn snapshot_done(&mut self, ctx: &mut Ctx) {
-        let Some((index, generation)) = self.disk.finish_snapshot() else { return };
-        let until = self.core.snapshot_stored(index);
+        let Some((index, bytes, generation)) = self.disk.finish_snapshot() else { return };
+        let until = self.core.snapshot_stored(index, bytes);
         self.disk.submit(ctx, self.host, Job::Compact(until));
         let Some(rotation) = self.rotation else { return };
         if generation != self.key_generation || index < rotation {

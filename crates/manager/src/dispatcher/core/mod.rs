@@ -13,6 +13,7 @@ mod dirt;
 mod pace;
 mod session_feed;
 mod sessions;
+mod twins;
 mod writes;
 
 use std::time::Duration;
@@ -22,7 +23,8 @@ pub use dirt::{Dirt, MESSAGE_CHANGES, Routed, TaskChange, route};
 pub use pace::Pace;
 pub use session_feed::{ManagerIdentity, Peers, SessionFeed, peers_of};
 pub use sessions::{EndReason, Refusal, Sessions, Silent};
-pub use writes::{is_news, write_down, write_ready, write_statuses};
+pub use twins::Twins;
+pub use writes::{is_news, write_down, write_message, write_ready, write_statuses};
 
 /// A point in time: how long after the shell began to count.
 pub type Moment = Duration;

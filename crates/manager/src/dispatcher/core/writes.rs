@@ -10,17 +10,26 @@ pub fn write_ready(
     node: &NodeId,
     description: Option<NodeDescription>,
     address: String,
+    message: String,
 ) -> Result<bool, StoreError> {
     let Some(stored) = transaction.node(node).cloned() else { return Ok(false) };
     let mut ready = Node::clone(&stored);
     ready.description = description.or(ready.description);
     ready.status.state = NodeState::Ready;
-    ready.status.message = String::new();
+    ready.status.message = message;
     ready.status.addr = address;
     if ready != *stored {
         transaction.update(ready)?;
     }
     Ok(true)
+}
+
+/// What there is to say of a node that is otherwise as it was.
+pub fn write_message(transaction: &mut Transaction, node: &NodeId, message: String) -> Result<(), StoreError> {
+    let Some(stored) = transaction.node(node).filter(|node| node.status.message != message) else { return Ok(()) };
+    let mut node = Node::clone(stored);
+    node.status.message = message;
+    transaction.update(node)
 }
 
 /// The node is down, if it is not so already.
