@@ -224,6 +224,15 @@ fn a_change_of_the_tunnel_address_leaves_containers_in_place() {
         let id = spec.network_id.clone();
         cluster.nodes[1].call(|net| async move { net.set_peers(&id, vec![peer]).await }).unwrap();
         assert!(reaches(&one, TWO) && reaches(&two, ONE));
+        // to another port
+        let port = |node: &Node, vtep: Ipv4Addr| {
+            let spec = OverlaySpec { vtep: Some(vtep), data_path_port: 7789, ..spec.clone() };
+            node.call(|net| async move { net.overlay_ensure(spec).await }).unwrap();
+        };
+        port(node, Ipv4Addr::new(192, 0, 2, 51));
+        assert!(is_cut_off(&one, TWO));
+        port(&cluster.nodes[1], cluster.nodes[1].address);
+        assert!(reaches(&one, TWO) && reaches(&two, ONE));
     });
 }
 

@@ -166,7 +166,7 @@ impl Inner {
         };
         let record = self.record_of(spec, created).await?;
         self.store.write_record(Folder::Overlays, &network_id, &record)?;
-        if (before.vtep, old.mtu, old.local) != (record.spec.vtep, record.mtu, record.local) {
+        if tunnel_shape(&old) != tunnel_shape(&record) {
             devices::remove_tunnels(&links, &old).await.map_err(kernel("remove a network's tunnels"))?;
         }
         let own_vtep = record.spec.vtep;
@@ -237,6 +237,11 @@ impl Inner {
 /// Whether containers may stay where they are when one becomes the other.
 fn is_same_shape(before: &OverlaySpec, spec: &OverlaySpec) -> bool {
     (&before.subnets, before.ingress) == (&spec.subnets, spec.ingress)
+}
+
+/// What a tunnel is made with: the kernel changes none of it afterwards.
+fn tunnel_shape(record: &OverlayRecord) -> impl PartialEq {
+    (record.spec.vtep, record.spec.data_path_port, record.mtu, record.local)
 }
 
 /// Makes and pins a namespace with settings, and a socket in it.
