@@ -64,6 +64,7 @@ fn sandbox_spec(request: NetworkRequest) -> Result<SandboxSpec, NetworkError> {
         domainname: request.domainname,
         mode,
         ingress: request.ingress.map(ingress_spec).transpose()?,
+        overlays: Vec::new(),
         ports: request.ports.into_iter().map(port_binding).collect(),
         aliases: request.aliases,
         dns: DnsConfig { servers: request.dns_servers, search: request.dns_search, options: request.dns_options },

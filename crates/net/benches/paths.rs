@@ -23,7 +23,7 @@ const MANY_PORTS: u16 = 30_000;
 fn main() {
     machine(async |machine| {
         let net = machine.net().await;
-        net.ingress_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
         sandboxes(&net).await;
         let bridge = bridge_container(&net).await;
         let task = task(&net, 5).await;

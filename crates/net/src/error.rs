@@ -71,6 +71,24 @@ pub enum NetError {
     /// The node has no such ingress network (yet).
     #[error("network {0} not found")]
     NoNetwork(String),
+    /// Another device of this machine has the VXLAN id.
+    #[error("network {network} cannot be made here: VXLAN id {vni} on UDP port {port} belongs to {owner}")]
+    VniInUse {
+        /// Network name.
+        network: String,
+        /// VXLAN id.
+        vni: u32,
+        /// UDP port.
+        port: u16,
+        /// Whose it is, as far as can be seen.
+        owner: String,
+    },
+    /// The network is to be encrypted, and cannot be here.
+    #[error("network {network} is to be encrypted, which this machine cannot do; nothing of it is sent")]
+    NoEncryption {
+        /// Network name.
+        network: String,
+    },
     /// The request contradicts itself.
     #[error("{0}")]
     Invalid(String),

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::DnsConfig;
+use crate::state::GWBRIDGE;
+use crate::{DnsConfig, Endpoint};
 
 const HOSTS_HEAD: &str = "127.0.0.1\tlocalhost\n\
     ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -24,11 +25,25 @@ pub(crate) struct Hosts<'a> {
     /// Address that `host-gateway` stands for.
     pub(crate) host_gateway: Option<Ipv4Addr>,
     /// The container's addresses.
-    pub(crate) addresses: &'a [Ipv4Addr],
+    pub(crate) addresses: &'a [IpAddr],
     /// Its host name.
     pub(crate) hostname: &'a str,
     /// Its domain name, may be empty.
     pub(crate) domainname: &'a str,
+}
+
+/// The addresses that stand for a container's own name. dockerd leaves the ingress out; here it stands in where there is no
+/// other, or the container could not resolve its own name.
+pub(crate) fn own_addresses(endpoints: &[Endpoint], ingress_id: Option<&str>) -> Vec<IpAddr> {
+    let inner: Vec<&Endpoint> = endpoints.iter().filter(|endpoint| endpoint.network_name != GWBRIDGE).collect();
+    let is_ingress = |endpoint: &Endpoint| ingress_id == Some(endpoint.network_id.as_str());
+    let has_others = inner.iter().any(|endpoint| !is_ingress(endpoint));
+    let shown = inner.into_iter().filter(|endpoint| !has_others || !is_ingress(endpoint));
+    let addresses = shown.flat_map(|endpoint| {
+        let second = endpoint.address6.map(|(address, _)| IpAddr::V6(address));
+        [Some(IpAddr::V4(endpoint.address.address)), second]
+    });
+    addresses.flatten().collect()
 }
 
 /// The text of `/etc/hosts`.
@@ -154,7 +169,7 @@ mod tests {
             base: None,
             extra: &[("db".into(), "10.1.1.1".into()), ("me".into(), "host-gateway".into())],
             host_gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
-            addresses: &[Ipv4Addr::new(172, 17, 0, 2)],
+            addresses: &[Ipv4Addr::new(172, 17, 0, 2).into()],
             hostname: "web",
             domainname: "example.org",
         });

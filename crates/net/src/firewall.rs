@@ -1,20 +1,23 @@
-//! The host's nftables: three tables, whose cost for a packet does not grow with the number of ports.
+//! The host's nftables: four tables, whose cost for a packet does not grow with the number of ports.
 //!
 //! ```text
 //! <prefix>-filter   who may be forwarded to a bridge; 127.0.0.0/8 is not reachable from bridges
 //! <prefix>-ports    published ports of containers (two maps), masquerading
 //! <prefix>-ingress  published ports of services: one set, one destination, the ingress sandbox
+//! <prefix>-overlay  a tunnel takes packets only from nodes that have an endpoint on its network
 //! ```
 //!
 //! An accept here does not override another table's drop; `warnings` looks for such tables.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
 
 use crate::nft::{
-    Batch, Cmp, DataType, Expr, FORWARD, Hook, OUTPUT, POSTROUTING, PREROUTING, R1, R2, Rule, SetRef, Socket, Table,
-    Value, Verdict, address_port, address_proto_port, proto_port,
+    Batch, Cmp, DataType, Expr, FORWARD, Hook, INPUT, OUTPUT, POSTROUTING, PREROUTING, R1, R2, Rule, SetRef, Socket,
+    Table, Value, Verdict, address_port, address_proto_port, proto_port,
 };
+use crate::overlay::Member;
 use crate::{Ipv4Cidr, Protocol, PublishedPort};
 
 /// A bridge as the rules see it.
@@ -50,6 +53,10 @@ pub(crate) struct HostRules {
     pub(crate) ingress: Option<Ipv4Addr>,
     /// Published ports of services.
     pub(crate) ingress_ports: Vec<(Protocol, u16)>,
+    /// Tunnels that are guarded: UDP port and VXLAN id.
+    pub(crate) gates: BTreeSet<(u16, u32)>,
+    /// Who may use them.
+    pub(crate) members: BTreeSet<Member>,
 }
 
 /// The host's firewall. Without `--iptables` it takes everything and does nothing.
@@ -58,8 +65,11 @@ pub(crate) struct Firewall {
     filter: Table,
     ports: Table,
     ingress: Table,
+    overlay: Table,
 }
 
+const GATES: &str = "tunnels";
+const MEMBERS: &str = "members";
 const ANY: &str = "any-address";
 const ONE: &str = "one-address";
 const INGRESS_PORTS: &str = "ports";
@@ -70,7 +80,13 @@ impl Firewall {
     pub(crate) fn open(prefix: &str, enabled: bool) -> io::Result<Self> {
         let table = |what: &str| Table::ip(format!("{prefix}-{what}"));
         let socket = if enabled { Some(Socket::open()?) } else { None };
-        Ok(Self { socket, filter: table("filter"), ports: table("ports"), ingress: table("ingress") })
+        Ok(Self {
+            socket,
+            filter: table("filter"),
+            ports: table("ports"),
+            ingress: table("ingress"),
+            overlay: table("overlay"),
+        })
     }
 
     fn commit(&mut self, batch: Batch) -> io::Result<()> {
@@ -86,20 +102,22 @@ impl Firewall {
     }
 
     /// Names of our tables.
-    pub(crate) fn table_names(&self) -> [&str; 3] {
-        [&self.filter.name, &self.ports.name, &self.ingress.name]
+    pub(crate) fn table_names(&self) -> [&str; 4] {
+        [&self.filter.name, &self.ports.name, &self.ingress.name, &self.overlay.name]
     }
 
     /// Writes all tables anew. At every moment one set of them counts.
     pub(crate) fn replace(&mut self, rules: &HostRules) -> io::Result<()> {
         let stand_ins = self.tables().map(Table::stand_in);
-        let [first, second] = [&stand_ins, &self.tables().map(Table::clone)].map(|[filter, ports, ingress]| {
-            let mut batch = Batch::new();
-            write_filter(&mut batch, filter, rules);
-            write_ports(&mut batch, ports, rules);
-            write_ingress(&mut batch, ingress, rules);
-            batch
-        });
+        let [first, second] =
+            [&stand_ins, &self.tables().map(Table::clone)].map(|[filter, ports, ingress, overlay]| {
+                let mut batch = Batch::new();
+                write_filter(&mut batch, filter, rules);
+                write_ports(&mut batch, ports, rules);
+                write_ingress(&mut batch, ingress, rules);
+                write_overlay(&mut batch, overlay, rules);
+                batch
+            });
         self.socket.as_mut().map_or(Ok(()), |socket| socket.replace(first, second, &stand_ins))
     }
 
@@ -113,8 +131,8 @@ impl Firewall {
         self.commit(batch)
     }
 
-    fn tables(&self) -> [&Table; 3] {
-        [&self.filter, &self.ports, &self.ingress]
+    fn tables(&self) -> [&Table; 4] {
+        [&self.filter, &self.ports, &self.ingress, &self.overlay]
     }
 
     /// Opens ports.
@@ -144,6 +162,24 @@ impl Firewall {
         let keys: Vec<_> = removed.iter().map(|(protocol, port)| proto_port(*protocol, *port)).collect();
         batch.delete_elements(&self.ingress, INGRESS_PORTS, &keys);
         batch.add_elements(&self.ingress, INGRESS_PORTS, &ingress_elements(added));
+        self.commit(batch)
+    }
+
+    /// Lets nodes into tunnels, and shuts them out.
+    pub(crate) fn change_members(&mut self, added: &[Member], removed: &[Member]) -> io::Result<()> {
+        let mut batch = Batch::new();
+        batch.delete_elements(&self.overlay, MEMBERS, &removed.iter().map(member_key).collect::<Vec<_>>());
+        batch.add_elements(&self.overlay, MEMBERS, &keys_only(added.iter().map(member_key)));
+        self.commit(batch)
+    }
+
+    /// Guards tunnels, or no longer.
+    pub(crate) fn change_gates(&mut self, added: &[(u16, u32)], removed: &[(u16, u32)]) -> io::Result<()> {
+        let mut batch = Batch::new();
+        let gone: Vec<_> = removed.iter().filter(|gate| !added.contains(gate)).map(gate_key).collect();
+        batch.delete_elements(&self.overlay, GATES, &gone);
+        let new = added.iter().filter(|gate| !removed.contains(gate)).map(gate_key);
+        batch.add_elements(&self.overlay, GATES, &keys_only(new));
         self.commit(batch)
     }
 }
@@ -218,6 +254,36 @@ fn write_ingress(batch: &mut Batch, table: &Table, rules: &HostRules) {
     }
     hook_local(batch, table, "mesh");
     batch.add_elements(table, INGRESS_PORTS, &ingress_elements(&rules.ingress_ports));
+}
+
+/// The check is made where packets have been put together again: a fragment has no VXLAN header to look at.
+fn write_overlay(batch: &mut Batch, table: &Table, rules: &HostRules) {
+    batch.replace_table(table);
+    batch.add_set(table, GATES, DataType::PortId, None);
+    batch.add_set(table, MEMBERS, DataType::PortIdAddress, None);
+    batch.add_chain(table, "tunnel");
+    let lookup = |name: &str| Expr::Lookup { set: SetRef { name: name.to_owned(), id: 0 }, reg: R1, into: None };
+    let known = Rule::new().key_port_vni().key_source(R2 + 1).with([lookup(MEMBERS)]);
+    batch.add_rule(table, "tunnel", &known.verdict(Verdict::Accept));
+    batch.add_rule(table, "tunnel", &Rule::new().with([Expr::Counter]).verdict(Verdict::Drop));
+    batch.add_base_chain(table, "input", &Hook::filter(INPUT, -150));
+    let guarded = Rule::new().protocol(Protocol::Udp).key_port_vni().with([lookup(GATES)]);
+    batch.add_rule(table, "input", &guarded.verdict(Verdict::Jump("tunnel".to_owned())));
+    batch.add_elements(table, GATES, &keys_only(rules.gates.iter().map(gate_key)));
+    batch.add_elements(table, MEMBERS, &keys_only(rules.members.iter().map(member_key)));
+}
+fn gate_key((port, vni): &(u16, u32)) -> Vec<u8> {
+    let (port, vni) = (port.to_be_bytes(), vni.to_be_bytes());
+    // as loaded from a packet: the id's three bytes come first
+    vec![port[0], port[1], 0, 0, vni[1], vni[2], vni[3], 0]
+}
+
+fn member_key((port, vni, node): &Member) -> Vec<u8> {
+    [gate_key(&(*port, *vni)), node.octets().to_vec()].concat()
+}
+
+fn keys_only(keys: impl Iterator<Item = Vec<u8>>) -> Elements {
+    keys.map(|key| (key, Value::None)).collect()
 }
 
 /// Packets for an address of this machine, from outside and from itself, go to `chain`.

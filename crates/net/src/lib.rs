@@ -1,5 +1,5 @@
-//! The network of one machine: sandboxes, the default bridge, `docker_gwbridge`, published ports, the ingress mesh
-//! and service discovery.
+//! The network of one machine: sandboxes, the default bridge, `docker_gwbridge`, overlay networks, published ports, the
+//! ingress mesh and service discovery.
 //!
 //! Everything is made through netlink: links, addresses and routes with `rtnetlink`, the firewall with a small nfnetlink
 //! encoder of our own. No program is run. What must outlive the daemon stands in small files under
@@ -29,12 +29,14 @@ mod net;
 mod netns;
 mod nft;
 mod open;
+mod overlay;
 mod ports;
 mod sandbox;
 mod state;
 mod store;
 mod task_rules;
 mod types;
+mod vxlan;
 mod warnings;
 
 pub use cidr::{CidrError, Ipv4Cidr};
@@ -42,7 +44,8 @@ pub use config::{AddressPool, NetConfig};
 pub use dns::{NameRecord, Names, ServiceNames};
 pub use error::NetError;
 pub use net::{Net, ReconcileReport};
+pub use overlay::{DATA_PATH_PORT, OverlayEndpointSpec, OverlaySpec, OverlaySubnet, Peer};
 pub use types::{
-    Backend, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort, IngressSpec,
-    NetworkContainer, NetworkInfo, PortBinding, Protocol, PublishedPort, Sandbox, SandboxMode, SandboxSpec,
+    Backend, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort, NetworkContainer,
+    NetworkInfo, PortBinding, Protocol, PublishedPort, Sandbox, SandboxMode, SandboxSpec,
 };

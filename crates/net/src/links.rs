@@ -1,23 +1,26 @@
 //! Links, addresses, routes, rules and neighbours of one namespace, through `rtnetlink`.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute};
-use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    AddressMessageBuilder, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    RouteMessageBuilder,
+};
 
 use crate::Ipv4Cidr;
 use crate::netns::Namespace;
 
 /// The route netlink socket of one namespace.
 pub(crate) struct Links {
-    handle: Handle,
+    pub(crate) handle: Handle,
     connection: tokio::task::JoinHandle<()>,
 }
 
@@ -52,6 +55,8 @@ pub(crate) enum BridgePort {
     Hairpin,
     /// Likewise, and other isolated ports are out of its reach.
     Isolated,
+    /// Behind it is one hardware address, and nothing is learned from it: see [`Links::fix_port`].
+    Fixed,
 }
 
 impl Links {
@@ -116,7 +121,10 @@ impl Links {
             .up()
             .build();
         self.handle.link().add(message).execute().await.map_err(os_error)?;
-        if veth.port != BridgePort::Plain {
+        if veth.port == BridgePort::Fixed {
+            let index = self.existing_index(veth.name).await?;
+            self.fix_port(index, veth.peer_mac).await?;
+        } else if veth.port != BridgePort::Plain {
             let index = self.existing_index(veth.name).await?;
             let message = LinkBridgePort::new(index).hairpin(true).isolated(veth.port == BridgePort::Isolated).build();
             self.handle.link().set_port(message).execute().await.map_err(os_error)?;
@@ -171,6 +179,30 @@ impl Links {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
             result => result,
         }
+    }
+
+    /// Adds an IPv6 address to a link, at once usable: the managers see to it that nobody else has it.
+    pub(crate) async fn add_address6(&self, name: &str, address: Ipv6Addr, prefix: u8) -> io::Result<()> {
+        let index = self.existing_index(name).await?;
+        let mut request = self.handle.address().add(index, IpAddr::V6(address), prefix);
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        request.execute().await.map_err(os_error)
+    }
+
+    /// Removes an address. `Ok` if it is not there.
+    pub(crate) async fn remove_address(&self, index: u32, address: Ipv4Cidr) -> io::Result<()> {
+        let message = AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address.address, address.prefix);
+        match self.handle.address().del(message.build()).execute().await.map_err(os_error) {
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Adds a route to a network.
+    pub(crate) async fn add_route(&self, network: Ipv4Cidr, gateway: Ipv4Addr) -> io::Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new();
+        let route = route.destination_prefix(network.address, network.prefix).gateway(gateway).build();
+        self.handle.route().add(route).execute().await.map_err(os_error)
     }
 
     /// The IPv4 addresses of a link.
@@ -249,7 +281,7 @@ pub(crate) struct ReturnPath {
     pub(crate) mask: u32,
 }
 
-fn os_error(error: rtnetlink::Error) -> io::Error {
+pub(crate) fn os_error(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other.to_string()),

@@ -17,17 +17,17 @@ pub(crate) fn networks(state: &State, config: &NetConfig) -> Vec<NetworkInfo> {
     if let Some(record) = &records.gwbridge {
         networks.push(local(state, GWBRIDGE, "bridge", record, gwbridge_options(config)));
     }
-    if let Some(ingress) = &state.ingress {
-        let spec = &ingress.record.spec;
+    for overlay in state.overlays.values() {
+        let spec = &overlay.record.spec;
         networks.push(NetworkInfo {
             id: spec.network_id.clone(),
             name: spec.name.clone(),
-            created_unix_ns: ingress.record.created_unix_ns.into(),
+            created_unix_ns: overlay.record.created_unix_ns.into(),
             driver: "overlay".to_owned(),
             scope: "swarm".to_owned(),
-            ipam: Some((spec.subnet, spec.gateway)),
+            ipam: spec.subnets.first().map(|subnet| (subnet.subnet, subnet.gateway)),
             options: BTreeMap::new(),
-            ingress: true,
+            ingress: spec.ingress,
             containers: containers(state, &spec.network_id, &spec.name),
         });
     }
@@ -85,7 +85,7 @@ fn containers(state: &State, network_id: &str, network_name: &str) -> Vec<Networ
     }
     if let Some(ingress) = &state.ingress {
         let own = [
-            ("ingress-sbox", format!("{}-endpoint", ingress.record.spec.name), &ingress.record.mesh),
+            ("ingress-sbox", format!("{}-endpoint", ingress.record.mesh.network_name), &ingress.record.mesh),
             ("ingress-sbox", "gateway_ingress-sbox".to_owned(), &ingress.record.gateway),
         ];
         let own = own.iter().filter(|(_, _, endpoint)| endpoint.network_id == network_id);

@@ -11,15 +11,17 @@ use crate::dns::{self, Resolvers};
 use crate::etc_files::{self, Hosts};
 use crate::fading::Fading;
 use crate::firewall::Firewall;
+use crate::ingress::sandbox_path;
 use crate::ipam::{free_subnet, mac_of};
 use crate::links::Links;
 use crate::netns::{self, Namespace};
+use crate::overlay::{OverlayRecord, Turns, network_path};
 use crate::ports::PortTable;
 use crate::state::{GWBRIDGE, State, kernel, new_id, now_unix_ns};
-use crate::store::{Folder, NetworkRecord, Networks, SandboxRecord, Single, Store};
+use crate::store::{Folder, NetworkRecord, Networks, Place, SandboxRecord, Single, Store};
 use crate::{
-    Backend, EtcFiles, IngressPort, IngressSpec, Ipv4Cidr, Names, NetConfig, NetError, NetworkInfo, Sandbox,
-    SandboxMode, SandboxSpec,
+    Backend, Endpoint, EtcFiles, IngressPort, Ipv4Cidr, Names, NetConfig, NetError, NetworkInfo, OverlayEndpointSpec,
+    OverlaySpec, Peer, Sandbox, SandboxMode, SandboxSpec,
 };
 
 /// The network of this machine. Cheap to clone; every method may be called from many tasks at once. Calls that change
@@ -52,8 +54,7 @@ pub(crate) struct Inner {
     /// Index of the default bridge's link.
     pub(crate) bridge_index: u32,
     state: Mutex<State>,
-    /// One change of the ingress network at a time; held over awaits on purpose, no other lock is taken under it but `state`.
-    pub(crate) ingress_turn: tokio::sync::Mutex<()>,
+    pub(crate) turns: Turns,
     /// Links that go away with their namespaces.
     pub(crate) fading: Fading,
     /// Name servers of sandboxes.
@@ -149,11 +150,56 @@ impl Net {
         .await
     }
 
-    /// Makes the ingress network and this node's ingress sandbox, or changes them to `spec`. Idempotent. A change of the
-    /// network, its subnet or this node's address makes them anew, without services.
-    pub async fn ingress_ensure(&self, spec: IngressSpec) -> Result<(), NetError> {
+    /// Makes an overlay network on this node, or changes it to `spec`. Idempotent. Containers stay when the tunnel address,
+    /// the balancer's address, the name or the MTU change; when the subnets change the network is made anew without them.
+    /// With [`OverlaySpec::ingress`] the ingress sandbox is made too, and another ingress network is removed; when its address
+    /// changes it is made anew, without services.
+    pub async fn overlay_ensure(&self, spec: OverlaySpec) -> Result<(), NetError> {
         let inner = Arc::clone(&self.inner);
-        to_the_end(async move { inner.ingress_ensure(spec).await }).await
+        to_the_end(async move { inner.overlay_ensure(spec).await }).await
+    }
+
+    /// Removes an overlay network from this node, with what is attached to it. `Ok` if there is none.
+    pub async fn overlay_remove(&self, network_id: &str) -> Result<(), NetError> {
+        let (inner, network_id) = (Arc::clone(&self.inner), network_id.to_owned());
+        to_the_end(async move { inner.overlay_remove(&network_id).await }).await
+    }
+
+    /// The overlay networks of this node; after a restart those of the former daemon.
+    pub fn overlays(&self) -> Vec<OverlaySpec> {
+        self.inner.state().overlays.values().map(|overlay| overlay.record.spec.clone()).collect()
+    }
+
+    /// Replaces all that is known of a network's endpoints on other nodes; those of this node are passed over.
+    pub async fn set_peers(&self, network_id: &str, peers: Vec<Peer>) -> Result<(), NetError> {
+        let (inner, network_id) = (Arc::clone(&self.inner), network_id.to_owned());
+        to_the_end(async move { inner.set_peers(&network_id, peers).await }).await
+    }
+
+    /// Adds and removes endpoints of a network on other nodes. Removing one that is known elsewhere by now changes nothing, so
+    /// the news of a move may come in any order.
+    pub async fn change_peers(&self, network_id: &str, added: Vec<Peer>, removed: Vec<Peer>) -> Result<(), NetError> {
+        let (inner, network_id) = (Arc::clone(&self.inner), network_id.to_owned());
+        to_the_end(async move { inner.change_peers(&network_id, added, removed).await }).await
+    }
+
+    /// What is known of a network's endpoints on other nodes.
+    pub fn peers(&self, network_id: &str) -> Vec<Peer> {
+        let state = self.inner.state();
+        state.overlays.get(network_id).map(|overlay| overlay.peers.all().copied().collect()).unwrap_or_default()
+    }
+
+    /// Connects a container that runs to an overlay network. Asked again for the same, it returns what is there.
+    pub async fn connect(&self, container_id: &str, spec: OverlayEndpointSpec) -> Result<Endpoint, NetError> {
+        let (inner, container_id) = (Arc::clone(&self.inner), container_id.to_owned());
+        to_the_end(async move { inner.connect(&container_id, spec).await }).await
+    }
+
+    /// Disconnects a container that runs from an overlay network.
+    pub async fn disconnect(&self, container_id: &str, network_id: &str) -> Result<(), NetError> {
+        let (inner, container_id, network_id) =
+            (Arc::clone(&self.inner), container_id.to_owned(), network_id.to_owned());
+        to_the_end(async move { inner.disconnect(&container_id, &network_id).await }).await
     }
 
     /// Removes the ingress network, its sandbox and every service of it. `Ok` if there is none.
@@ -231,7 +277,7 @@ impl Inner {
             links: parts.links,
             bridge_index: parts.bridge_index,
             state: Mutex::new(parts.state),
-            ingress_turn: tokio::sync::Mutex::new(()),
+            turns: Turns::default(),
             fading: Fading::default(),
             node_name: parts.node_name,
             warnings: parts.warnings,
@@ -252,13 +298,11 @@ impl Inner {
             Some(resolver) => dns::internal_resolv_conf(&host_resolv, &resolver.dns, defaults).text,
             None => etc_files::resolv_conf(&host_resolv, &spec.dns, defaults, is_host),
         };
-        let addresses: Vec<Ipv4Addr> = sandbox
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.network_name != GWBRIDGE)
-            .map(|endpoint| endpoint.address.address)
-            .collect();
-        let bridge = self.state().networks.bridge.address;
+        let (bridge, ingress) = {
+            let state = self.state();
+            (state.networks.bridge.address, state.ingress_id())
+        };
+        let addresses = etc_files::own_addresses(&sandbox.endpoints, ingress.as_deref());
         Ok(EtcFiles {
             hosts: etc_files::hosts(&Hosts {
                 base: host_hosts.as_deref(),
@@ -356,13 +400,14 @@ impl Inner {
 
     async fn reconcile(&self, known: &BTreeSet<String>) -> Result<ReconcileReport, NetError> {
         let mut report = ReconcileReport::default();
+        self.mend_overlays().await?;
         let records: Vec<SandboxRecord> = self.state().sandboxes.values().cloned().collect();
         for record in records {
             let container_id = &record.spec.container_id;
             if !known.contains(container_id) {
                 self.remove_sandbox(container_id).await?;
                 report.removed_sandboxes.push(container_id.clone());
-            } else if is_lost(&record) {
+            } else if is_lost(&record) || self.has_lost_link(&record).await? {
                 self.remove_sandbox(container_id).await?;
                 report.lost_sandboxes.push(container_id.clone());
             }
@@ -384,8 +429,10 @@ impl Inner {
         let owned: BTreeSet<_> = {
             let state = self.state();
             let sandboxes = state.sandboxes.values().filter_map(|record| record.sandbox.netns.clone());
-            let ingress = state.ingress.iter().flat_map(|ingress| self.ingress_paths(&ingress.record.spec));
-            sandboxes.chain(ingress).collect()
+            let records = self.store.read_all::<OverlayRecord>(Folder::Overlays)?;
+            let overlays = records.iter().map(|(network_id, _)| network_path(&self.config, network_id));
+            let ingress = state.ingress.iter().map(|_| sandbox_path(&self.config));
+            sandboxes.chain(overlays).chain(ingress).collect()
         };
         let mut removed = Vec::new();
         let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(removed) };
@@ -404,21 +451,46 @@ impl Inner {
             let ingress = state.ingress.iter().flat_map(|ingress| ingress.record.links.clone());
             sandboxes.chain(ingress).map(|link| link.name).chain(self.fading.names()).collect()
         };
-        let bridges = [Some(self.bridge_index), self.state().gwbridge_index];
-        for bridge in bridges.into_iter().flatten() {
-            for port in self.links.ports(bridge).await.map_err(kernel("list links"))? {
+        let bridges: Vec<(Arc<Links>, u32)> = {
+            let state = self.state();
+            let own = [Some(self.bridge_index), state.gwbridge_index].into_iter().flatten();
+            let own = own.map(|index| (Arc::clone(&self.links), index));
+            let overlays = state.overlays.values();
+            let overlays =
+                overlays.flat_map(|overlay| overlay.devices.iter().map(|device| (&overlay.links, device.bridge)));
+            own.chain(overlays.map(|(links, index)| (Arc::clone(links), index))).collect()
+        };
+        for (links, bridge) in bridges {
+            for port in links.ports(bridge).await.map_err(kernel("list links"))? {
                 if is_ours(&port) && !owned.contains(&port) {
-                    self.links.remove(&port).await.map_err(kernel(format!("remove link {port}")))?;
+                    links.remove(&port).await.map_err(kernel(format!("remove link {port}")))?;
                 }
             }
         }
         Ok(())
     }
 
+    /// Whether a link of a sandbox went with an overlay network that has been made anew, or is gone.
+    async fn has_lost_link(&self, record: &SandboxRecord) -> Result<bool, NetError> {
+        for link in record.links.iter().filter(|link| link.place != Place::Host) {
+            let found = match self.links_at(&link.place) {
+                Some(links) => links.index(&link.name).await.map_err(kernel("find a link"))?,
+                None => None,
+            };
+            if found.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn destroy(&self) -> Result<(), NetError> {
         let containers: Vec<String> = self.state().sandboxes.keys().cloned().collect();
         for container_id in containers {
             self.remove_sandbox(&container_id).await?;
+        }
+        for (network_id, _) in self.store.read_all::<OverlayRecord>(Folder::Overlays)? {
+            self.overlay_remove(&network_id).await?;
         }
         self.ingress_remove().await?;
         self.fading.finish().await;

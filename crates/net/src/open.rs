@@ -7,6 +7,7 @@ use crate::ingress;
 use crate::links::Links;
 use crate::net::{Inner, Parts, adopt_sandboxes, first_address, make_bridge, new_networks, open_firewall};
 use crate::netns::{self, Namespace};
+use crate::overlay;
 use crate::ports::PortTable;
 use crate::state::{State, kernel};
 use crate::store::{Networks, SandboxRecord, Single, Store};
@@ -36,13 +37,14 @@ pub(crate) async fn open(config: NetConfig) -> Result<Inner, NetError> {
     let mut ports = PortTable::default();
     let sandboxes = adopt_sandboxes(&store, &mut ports)?;
     let last_address = last_addresses(&sandboxes);
-    let ingress = ingress::adopt(&config, &store).await?;
+    let overlays = overlay::adopt(&config, &store, &links).await?;
+    let ingress = ingress::adopt(&config, &store)?.filter(|ingress| overlays.contains_key(&ingress.record.network_id));
     if let Some(ingress) = &ingress {
         ingress.hold_ports(&mut ports);
     }
     let mut firewall = open_firewall(&config)?;
     let warnings = warnings::find(&config, &mut firewall);
-    let mut state = State { networks, sandboxes, ports, firewall, ingress, gwbridge_index, last_address };
+    let mut state = State { networks, sandboxes, ports, firewall, ingress, overlays, gwbridge_index, last_address };
     let rules = state.host_rules(&config);
     state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
     let mut node_name = crate::state::new_id()?;

@@ -10,38 +10,69 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::dns;
-use crate::ingress::MeshLink;
 use crate::ipam::{mac_of, mac_text, parse_mac};
 use crate::links::{BridgePort, Links, Veth};
 use crate::net::Inner;
 use crate::netns::{self, Namespace};
+use crate::overlay;
 use crate::ports::Asker;
 use crate::state::{BRIDGE, GWBRIDGE, State, kernel, new_id, now_unix_ns};
 use crate::store::{Folder, NearLink, NetworkRecord, Place, SandboxRecord};
 use crate::task_rules::{self, TaskMesh};
-use crate::{Endpoint, NetError, Sandbox, SandboxMode, SandboxSpec};
+use crate::{Endpoint, Ipv4Cidr, NetError, OverlayEndpointSpec, Sandbox, SandboxMode, SandboxSpec};
 
 /// One endpoint to be built.
-struct Plan {
-    endpoint: Endpoint,
-    near: NearLink,
-    bridge_index: u32,
-    mac: [u8; 6],
-    mtu: u32,
-    port: BridgePort,
-    links: Arc<Links>,
+pub(crate) struct Plan {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) near: NearLink,
+    pub(crate) bridge_index: u32,
+    pub(crate) mac: [u8; 6],
+    pub(crate) mtu: u32,
+    pub(crate) port: BridgePort,
+    pub(crate) links: Arc<Links>,
+    /// Networks behind a gateway on this link.
+    pub(crate) routes: Vec<(Ipv4Cidr, Ipv4Addr)>,
 }
 
 /// What an endpoint on a bridge of the host is planned from.
-struct HostPlan {
-    network: NetworkRecord,
-    name: &'static str,
-    mac: Option<[u8; 6]>,
-    index: u32,
+pub(crate) struct HostPlan {
+    pub(crate) network: NetworkRecord,
+    pub(crate) name: &'static str,
+    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) index: u32,
+}
+
+impl Plan {
+    /// Makes the link of a namespace, with its addresses and routes.
+    pub(crate) async fn build(&self, namespace: &Namespace, inside: &Links) -> Result<(), NetError> {
+        let veth = Veth {
+            name: &self.near.name,
+            bridge: self.bridge_index,
+            peer_name: &self.endpoint.link,
+            peer_mac: self.mac,
+            mtu: self.mtu,
+            port: self.port,
+        };
+        self.links.add_veth(&veth, namespace).await.map_err(kernel("make a veth pair"))?;
+        let action = || kernel(format!("configure link {}", self.endpoint.link));
+        if self.endpoint.address6.is_some() {
+            let sysctl = format!("net/ipv6/conf/{}/disable_ipv6", self.endpoint.link);
+            namespace.enter(|| netns::set_sysctl(&sysctl, "0")).map_err(action())?;
+        }
+        inside.start(veth.peer_name, self.endpoint.address, self.endpoint.gateway).await.map_err(action())?;
+        if let Some((address, prefix)) = self.endpoint.address6 {
+            inside.add_address6(veth.peer_name, address, prefix).await.map_err(action())?;
+        }
+        for (network, gateway) in &self.routes {
+            inside.add_route(*network, *gateway).await.map_err(action())?;
+        }
+        Ok(())
+    }
 }
 
 impl Inner {
@@ -51,8 +82,7 @@ impl Inner {
         if let Some(sandbox) = self.existing(&spec)? {
             return Ok(sandbox);
         }
-        let wants_gateway = spec.mode == SandboxMode::Swarm && spec.ingress.is_some();
-        let gateway_index = if wants_gateway { Some(self.ensure_gwbridge().await?) } else { None };
+        let gateway_index = if self.wants_gateway(&spec)? { Some(self.ensure_gwbridge().await?) } else { None };
         let (record, plans) = self.reserve(spec, gateway_index)?;
         let container_id = record.spec.container_id.clone();
         let built = match self.build(&record, plans).await {
@@ -134,29 +164,52 @@ impl Inner {
         Ok((record, plans))
     }
 
-    /// Chooses the endpoints and their addresses.
+    /// Whether a sandbox needs an endpoint on the gateway bridge.
+    fn wants_gateway(&self, spec: &SandboxSpec) -> Result<bool, NetError> {
+        if spec.mode != SandboxMode::Swarm {
+            return Ok(false);
+        }
+        let attachments = self.state().attachments(&spec.overlays)?;
+        Ok(spec.ingress.is_some() || attachments.iter().any(|(attachment, _)| !attachment.internal))
+    }
+
+    /// Chooses the endpoints and their addresses: the ingress first, networks as they sort, the way out last.
     fn plan(&self, state: &mut State, spec: &SandboxSpec, gateway_index: Option<u32>) -> Result<Vec<Plan>, NetError> {
-        let is_plain_task = spec.mode == SandboxMode::Swarm && spec.ingress.is_none();
+        let mut plans = Vec::new();
+        let is_plain_task = spec.mode == SandboxMode::Swarm && spec.ingress.is_none() && spec.overlays.is_empty();
         if spec.mode == SandboxMode::Bridge || is_plain_task {
             let network = state.networks.bridge.clone();
             let mac = spec.mac_address.as_deref().and_then(parse_mac);
-            return Ok(vec![self.host_plan(state, HostPlan { network, name: BRIDGE, mac, index: self.bridge_index })?]);
+            plans.push(self.host_plan(state, HostPlan { network, name: BRIDGE, mac, index: self.bridge_index })?);
         }
-        let (Some(attachment), Some(index)) = (&spec.ingress, gateway_index) else { return Ok(Vec::new()) };
-        let ingress = state.ingress.as_ref();
-        let ingress = ingress.filter(|ingress| ingress.record.spec.network_id == attachment.network_id);
-        let mesh = ingress.ok_or_else(|| NetError::NoNetwork(attachment.network_id.clone()))?.mesh_link();
-        let mtu = mesh.mtu;
-        let network = state.networks.gwbridge.clone().ok_or_else(|| NetError::NoNetwork(GWBRIDGE.to_owned()))?;
-        let mut gateway = self.host_plan(state, HostPlan { network, name: GWBRIDGE, mac: None, index })?;
-        gateway.endpoint.link = "eth1".to_owned();
-        // replies to the mesh are cut for the default route before they are sent the other way
-        gateway.mtu = gateway.mtu.min(mtu);
-        Ok(vec![mesh_plan(mesh, attachment.address)?, gateway])
+        if let Some(attachment) = &spec.ingress {
+            let endpoint = OverlayEndpointSpec::new(&attachment.network_id, attachment.address);
+            let overlay = state.overlay(&attachment.network_id)?;
+            if !overlay.record.spec.ingress {
+                return Err(NetError::NoNetwork(attachment.network_id.clone()));
+            }
+            plans.push(overlay::plan(overlay.attachment(attachment.address.address)?, &endpoint)?);
+        }
+        for (attachment, endpoint) in state.attachments(&spec.overlays)? {
+            plans.push(overlay::plan(attachment, endpoint)?);
+        }
+        if let Some(index) = gateway_index {
+            let network = state.networks.gwbridge.clone().ok_or_else(|| NetError::NoNetwork(GWBRIDGE.to_owned()))?;
+            let mut gateway = self.host_plan(state, HostPlan { network, name: GWBRIDGE, mac: None, index })?;
+            if spec.ingress.is_some() {
+                // replies to the mesh are cut for the default route before they are sent the other way
+                gateway.mtu = gateway.mtu.min(plans[0].mtu);
+            }
+            plans.push(gateway);
+        }
+        for (index, plan) in plans.iter_mut().enumerate() {
+            plan.endpoint.link = format!("eth{index}");
+        }
+        Ok(plans)
     }
 
     /// An endpoint on a bridge of the host.
-    fn host_plan(&self, state: &mut State, wanted: HostPlan) -> Result<Plan, NetError> {
+    pub(crate) fn host_plan(&self, state: &mut State, wanted: HostPlan) -> Result<Plan, NetError> {
         let HostPlan { network, name, mac, index } = wanted;
         let bridge = network.address.ok_or_else(|| NetError::NoNetwork(name.to_owned()))?;
         let address = state.take_address(&network.id, name, bridge)?;
@@ -168,9 +221,10 @@ impl Inner {
                 network_name: name.to_owned(),
                 network_id: network.id,
                 endpoint_id,
-                link: "eth0".to_owned(),
+                link: String::new(),
                 mac: mac_text(mac),
                 address,
+                address6: None,
                 gateway: Some(bridge.address),
             },
             bridge_index: index,
@@ -178,6 +232,7 @@ impl Inner {
             mtu: self.config.mtu,
             port: if name == GWBRIDGE || !self.config.icc { BridgePort::Isolated } else { BridgePort::Hairpin },
             links: Arc::clone(&self.links),
+            routes: Vec::new(),
         })
     }
 
@@ -190,19 +245,9 @@ impl Inner {
         let (namespace, inside) = make_namespace(path, record.spec.ingress.is_some()).await?;
         inside.set_up(1).await.map_err(kernel("bring up the loopback link"))?;
         for plan in &plans {
-            let veth = Veth {
-                name: &plan.near.name,
-                bridge: plan.bridge_index,
-                peer_name: &plan.endpoint.link,
-                peer_mac: plan.mac,
-                mtu: plan.mtu,
-                port: plan.port,
-            };
-            plan.links.add_veth(&veth, &namespace).await.map_err(kernel("make a veth pair"))?;
-            let started = inside.start(veth.peer_name, plan.endpoint.address, plan.endpoint.gateway).await;
-            started.map_err(kernel(format!("configure link {}", plan.endpoint.link)))?;
+            plan.build(&namespace, &inside).await?;
         }
-        if let (Some(attachment), [mesh, gateway]) = (&record.spec.ingress, plans.as_slice()) {
+        if let (Some(attachment), [mesh, .., gateway]) = (&record.spec.ingress, plans.as_slice()) {
             let mesh = TaskMesh {
                 address: mesh.endpoint.address,
                 gateway_address: gateway.endpoint.address.address,
@@ -252,7 +297,7 @@ impl Inner {
             let Some(record) = state.sandboxes.get(container_id) else { return Ok(()) };
             record.clone()
         };
-        let ends = record.links.iter().filter_map(|near| Some((near.name.clone(), self.links_at(near.place)?)));
+        let ends = record.links.iter().filter_map(|near| Some((near.name.clone(), self.links_at(&near.place)?)));
         let ends: Vec<_> = ends.collect();
         if !matches!(record.spec.mode, SandboxMode::Container(_))
             && let Some(path) = &record.sandbox.netns
@@ -265,36 +310,6 @@ impl Inner {
         self.fading.add(ends);
         Ok(())
     }
-
-    /// The socket of the place of a link; `None` if the ingress is gone, and its links with it.
-    pub(crate) fn links_at(&self, place: Place) -> Option<Arc<Links>> {
-        match place {
-            Place::Host => Some(Arc::clone(&self.links)),
-            Place::Ingress => self.state().ingress.as_ref().map(|ingress| ingress.mesh_link().links),
-        }
-    }
-}
-
-fn mesh_plan(mesh: MeshLink, address: crate::Ipv4Cidr) -> Result<Plan, NetError> {
-    let endpoint_id = new_id()?;
-    let mac = mac_of(address.address);
-    Ok(Plan {
-        near: NearLink { name: near_name(&endpoint_id), place: Place::Ingress },
-        endpoint: Endpoint {
-            network_name: mesh.network_name,
-            network_id: mesh.network_id,
-            endpoint_id,
-            link: "eth0".to_owned(),
-            mac: mac_text(mac),
-            address,
-            gateway: None,
-        },
-        bridge_index: mesh.bridge_index,
-        mac,
-        mtu: mesh.mtu,
-        port: BridgePort::Plain,
-        links: mesh.links,
-    })
 }
 
 /// The near end's name, as dockerd forms it.
@@ -311,6 +326,9 @@ fn check(spec: &SandboxSpec) -> Result<(), NetError> {
     }
     if spec.ingress.is_some() && spec.mode != SandboxMode::Swarm {
         return Err(NetError::Invalid("only a task can be on the ingress network".to_owned()));
+    }
+    if !spec.overlays.is_empty() && !matches!(spec.mode, SandboxMode::Swarm | SandboxMode::Bridge) {
+        return Err(NetError::Invalid("a container without a network of its own cannot be on others".to_owned()));
     }
     if !spec.dns_networks.is_empty() && matches!(spec.mode, SandboxMode::Host | SandboxMode::Container(_)) {
         return Err(NetError::Invalid("a container without a namespace of its own has no name server".to_owned()));

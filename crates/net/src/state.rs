@@ -11,8 +11,9 @@ use crate::firewall::{BridgeRules, Firewall, Forward, HostRules};
 use crate::ingress::Ingress;
 use crate::ipam;
 use crate::mesh::PortChange;
+use crate::overlay::{MemberChange, Overlay};
 use crate::ports::PortTable;
-use crate::store::{Networks, SandboxRecord};
+use crate::store::{NearLink, Networks, SandboxRecord};
 use crate::{Endpoint, Ipv4Cidr, NetConfig, NetError, Protocol};
 
 /// Name of the default network.
@@ -27,6 +28,8 @@ pub(crate) struct State {
     pub(crate) ports: PortTable,
     pub(crate) firewall: Firewall,
     pub(crate) ingress: Option<Ingress>,
+    /// Overlay networks by id, the ingress network among them.
+    pub(crate) overlays: BTreeMap<String, Overlay>,
     /// Index of the gateway bridge's link, once it is made.
     pub(crate) gwbridge_index: Option<u32>,
     /// Last address given, by network id.
@@ -51,10 +54,17 @@ impl State {
         Ok(Ipv4Cidr::new(address, bridge.prefix))
     }
 
-    fn endpoints<'a>(&'a self, network_id: &'a str) -> impl Iterator<Item = &'a Endpoint> {
+    /// What is attached to a network on this node.
+    pub(crate) fn endpoints<'a>(&'a self, network_id: &'a str) -> impl Iterator<Item = &'a Endpoint> {
         let ingress = self.ingress.iter().flat_map(|ingress| [&ingress.record.mesh, &ingress.record.gateway]);
         let sandboxes = self.sandboxes.values().flat_map(|record| &record.sandbox.endpoints);
         sandboxes.chain(ingress).filter(move |endpoint| endpoint.network_id == network_id)
+    }
+
+    /// Ends of this node's own sandboxes on a network.
+    pub(crate) fn balancer_ends(&self, network_id: &str) -> Vec<(&NearLink, &Endpoint)> {
+        let ingress = self.ingress.iter().filter(|ingress| ingress.record.network_id == network_id);
+        ingress.map(|ingress| (&ingress.record.links[0], &ingress.record.mesh)).collect()
     }
 
     /// Opens the ports of a sandbox and marks it ready.
@@ -83,6 +93,23 @@ impl State {
         self.heal(config, changed, "publish ports")?;
         let ports = change.added.iter().chain(&change.removed);
         self.delete_flows(ports.filter(|(protocol, _)| *protocol == Protocol::Udp).map(|(_, port)| *port).collect())
+    }
+
+    /// Changes whose packets are let into tunnels.
+    pub(crate) fn change_members(&mut self, config: &NetConfig, change: &MemberChange) -> Result<(), NetError> {
+        let changed = self.firewall.change_members(&change.added, &change.removed);
+        self.heal(config, changed, "change the nodes of a network")
+    }
+
+    /// Sets up and gives up the checks of tunnels: UDP port and VXLAN id.
+    pub(crate) fn change_gates(
+        &mut self,
+        config: &NetConfig,
+        added: &[(u16, u32)],
+        removed: &[(u16, u32)],
+    ) -> Result<(), NetError> {
+        let changed = self.firewall.change_gates(added, removed);
+        self.heal(config, changed, "change the tunnels of a network")
     }
 
     /// A small change that fails means that someone else has changed our tables: they are written anew.
@@ -123,6 +150,10 @@ impl State {
         }
         for record in self.sandboxes.values().filter(|record| record.is_ready) {
             rules.forwards.extend(forwards(record));
+        }
+        for overlay in self.overlays.values() {
+            rules.gates.extend(overlay.tunnels());
+            rules.members.extend(overlay.members(overlay.peers.nodes()));
         }
         if let Some(ingress) = &self.ingress {
             rules.ingress = Some(ingress.record.gateway.address.address);

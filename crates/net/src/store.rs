@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! networks.json            ids and subnets of the local networks (synced: ids must never change)
-//! ingress.json             the ingress network and its sandbox
+//! ingress.json             the ingress sandbox
+//! overlays/<network>       one per overlay network
 //! sandboxes/<container>    one per sandbox
 //! services/<service>       ports and backends of one service of the mesh
 //! ```
-//! The last two are worth nothing without the kernel's objects that they describe, which a crash of the machine takes with it, so
-//! they are not synced.
+//! The last three are worth nothing without the kernel's objects that they describe, which a crash of the machine takes with
+//! it, so they are not synced. The peers of an overlay network stand in the kernel alone.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::dns::Ports;
-use crate::{Backend, Endpoint, IngressPort, IngressSpec, Ipv4Cidr, NetError, Sandbox, SandboxSpec};
+use crate::{Backend, Endpoint, IngressPort, Ipv4Cidr, NetError, Sandbox, SandboxSpec};
 
 /// A local network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,11 +39,12 @@ pub(crate) struct Networks {
 }
 
 /// Where the near end of a veth pair is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Place {
     Host,
-    Ingress,
+    /// In the namespace of an overlay network, by its id.
+    Network(String),
 }
 
 /// The near end of a veth pair.
@@ -66,11 +68,10 @@ pub(crate) struct SandboxRecord {
     pub(crate) is_ready: bool,
 }
 
-/// The ingress network and this node's sandbox on it.
+/// This node's sandbox on the ingress network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IngressRecord {
-    pub(crate) spec: IngressSpec,
-    pub(crate) created_unix_ns: i64,
+    pub(crate) network_id: String,
     /// On the ingress network.
     pub(crate) mesh: Endpoint,
     /// On the gateway bridge.
@@ -96,6 +97,7 @@ pub(crate) struct Store {
 pub(crate) enum Folder {
     Sandboxes,
     Services,
+    Overlays,
 }
 
 impl Folder {
@@ -103,6 +105,7 @@ impl Folder {
         match self {
             Self::Sandboxes => "sandboxes",
             Self::Services => "services",
+            Self::Overlays => "overlays",
         }
     }
 }
@@ -127,16 +130,27 @@ impl Store {
     /// Opens, or makes, the folders below `data_root`.
     pub(crate) fn open(data_root: &Path) -> Result<Self, NetError> {
         let root = data_root.join("network");
-        for folder in [Folder::Sandboxes, Folder::Services] {
+        for folder in [Folder::Sandboxes, Folder::Services, Folder::Overlays] {
             let path = root.join(folder.name());
             fs::create_dir_all(&path).map_err(|source| NetError::File { path, source })?;
         }
-        Ok(Self { root })
+        let store = Self { root };
+        // The sandbox is made anew when the managers ask for it.
+        if let Err(error) = store.read::<IngressRecord>(Single::Ingress) {
+            tracing::warn!(%error, "unreadable record removed");
+            store.remove(Single::Ingress)?;
+        }
+        Ok(store)
     }
 
     /// Reads a single file.
     pub(crate) fn read<T: DeserializeOwned>(&self, single: Single) -> Result<Option<T>, NetError> {
         read(&self.root.join(single.name()))
+    }
+
+    /// Whether a single file is there.
+    pub(crate) fn exists(&self, single: Single) -> bool {
+        self.root.join(single.name()).exists()
     }
 
     /// Replaces a single file, and waits until it is on the disk.
@@ -172,6 +186,11 @@ impl Store {
     /// Replaces a record.
     pub(crate) fn write_record<T: Serialize>(&self, folder: Folder, name: &str, value: &T) -> Result<(), NetError> {
         replace(&self.root.join(folder.name()).join(name), value, false)
+    }
+
+    /// Reads a record.
+    pub(crate) fn read_record<T: DeserializeOwned>(&self, folder: Folder, name: &str) -> Result<Option<T>, NetError> {
+        read(&self.root.join(folder.name()).join(name))
     }
 
     /// Removes a record. `Ok` if there is none.

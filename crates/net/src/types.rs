@@ -1,12 +1,12 @@
 //! What callers ask for and get: sandboxes, endpoints, ports, networks, the ingress.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Ipv4Cidr;
+use crate::{Ipv4Cidr, OverlayEndpointSpec};
 
 /// A transport protocol that can be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,8 +32,8 @@ pub enum SandboxMode {
     None,
     /// In the namespace of another container, by its id.
     Container(String),
-    /// A task: on the ingress network if an endpoint is given, and on `docker_gwbridge`; without endpoints on the default
-    /// bridge, as dockerd does.
+    /// A task, or a container of an overlay network: on the ingress network and on others if endpoints are given, and on
+    /// `docker_gwbridge` unless all are internal; without endpoints on the default bridge, as dockerd does.
     Swarm,
 }
 
@@ -124,6 +124,10 @@ pub struct SandboxSpec {
     pub mode: SandboxMode,
     /// The ingress attachment of a task; only with [`SandboxMode::Swarm`].
     pub ingress: Option<IngressEndpointSpec>,
+    /// Attachments to other overlay networks, in any order; with [`SandboxMode::Swarm`] (tasks, and containers that were
+    /// started on such a network) or [`SandboxMode::Bridge`].
+    #[serde(default)]
+    pub overlays: Vec<OverlayEndpointSpec>,
     /// Ports to open on the host.
     pub ports: Vec<PortBinding>,
     /// Additional names of the container.
@@ -152,6 +156,7 @@ impl SandboxSpec {
             domainname: String::new(),
             mode,
             ingress: None,
+            overlays: Vec::new(),
             ports: Vec::new(),
             aliases: Vec::new(),
             dns: DnsConfig::default(),
@@ -178,6 +183,9 @@ pub struct Endpoint {
     pub mac: String,
     /// Address with the subnet's prefix.
     pub address: Ipv4Cidr,
+    /// IPv6 address with its prefix length.
+    #[serde(default)]
+    pub address6: Option<(Ipv6Addr, u8)>,
     /// Gateway; `None` where the network gives no default route.
     pub gateway: Option<Ipv4Addr>,
 }
@@ -210,23 +218,6 @@ pub struct EtcFiles {
     pub resolv_conf: String,
     /// `/etc/hostname`.
     pub hostname: String,
-}
-
-/// The ingress network as this node has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IngressSpec {
-    /// Id of the network.
-    pub network_id: String,
-    /// Name of the network (`ingress`).
-    pub name: String,
-    /// Subnet.
-    pub subnet: Ipv4Cidr,
-    /// Gateway, held by the network's bridge.
-    pub gateway: Ipv4Addr,
-    /// This node's address for the ingress sandbox, from `Node.attachments`.
-    pub lb_address: Ipv4Addr,
-    /// MTU of the links; 0 for the daemon's.
-    pub mtu: u32,
 }
 
 /// One task behind a published port.

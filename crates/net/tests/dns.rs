@@ -357,7 +357,7 @@ fn what_nobody_knows_is_asked_of_the_hosts_servers() {
 fn tasks_of_the_mesh_ask_too() {
     machine(async |machine| {
         let net = Net::open(write_host_conf(machine, "nameserver 127.0.0.1\n")).await.unwrap();
-        net.ingress_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
         let world = World::start(&machine.host, "127.0.0.1", "1.1.1.1");
         let mut spec = spec("c1", SandboxMode::Swarm, &["front"]);
         let (network_id, address) = (ingress_spec().network_id, "10.0.0.5/24".parse().unwrap());

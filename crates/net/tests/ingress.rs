@@ -44,8 +44,8 @@ async fn clear(machine: &support::Machine, net: &Net) {
 fn clients_keep_their_address() {
     machine(async |machine| {
         let net = machine.net().await;
-        net.ingress_ensure(ingress_spec()).await.unwrap();
-        net.ingress_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
         let mut spec = task_spec(5, &[PORT, SAME, DATAGRAM]);
         let host_port = PortBinding {
             protocol: Protocol::Tcp,
@@ -100,7 +100,7 @@ fn clients_keep_their_address() {
 fn connections_are_spread_evenly() {
     machine(async |machine| {
         let net = machine.net().await;
-        net.ingress_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
         let mut servers = Vec::new();
         for last in 5..10 {
             let sandbox = task(&net, last).await;
@@ -125,7 +125,7 @@ fn connections_are_spread_evenly() {
 fn open_connections_outlive_their_backend() {
     machine(async |machine| {
         let net = machine.net().await;
-        net.ingress_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
         let (first, second) = (task(&net, 5).await.netns.unwrap(), task(&net, 6).await.netns.unwrap());
         let servers = [
             Server::tcp(&first, "one", 80),
@@ -158,7 +158,7 @@ fn open_connections_outlive_their_backend() {
 fn only_published_ports_are_open_on_the_ingress_address() {
     machine(async |machine| {
         let net = machine.net().await;
-        net.ingress_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
         let (one, two) = (task(&net, 5).await.netns.unwrap(), task(&net, 6).await.netns.unwrap());
         let servers = [Server::tcp(&one, "one", 80), Server::tcp(&one, "hidden", 81)];
         net.set_service(SERVICE, vec![PORT], vec![backend(5)]).await.unwrap();
@@ -182,7 +182,7 @@ fn only_published_ports_are_open_on_the_ingress_address() {
 fn a_new_daemon_finds_the_mesh_at_work() {
     machine(async |machine| {
         let net = machine.net().await;
-        net.ingress_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
         let sandbox = task(&net, 5).await;
         let server = Server::tcp(&sandbox.netns.clone().unwrap(), "one", 80);
         net.set_service(SERVICE, vec![PORT], vec![backend(5)]).await.unwrap();
@@ -190,7 +190,7 @@ fn a_new_daemon_finds_the_mesh_at_work() {
         drop(net);
         assert!(greet(&machine.client, "192.0.2.1:9005").is_ok());
         let net = machine.net().await;
-        net.ingress_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
         net.reconcile(&[container("task5x")].into_iter().collect()).await.unwrap();
         assert_eq!(net.services(), [SERVICE]);
         assert!(greet(&machine.client, "192.0.2.1:9005").is_ok());
@@ -210,7 +210,7 @@ fn a_new_daemon_finds_the_mesh_at_work() {
 fn tables_that_someone_flushed_are_written_anew() {
     machine(async |machine| {
         let net = machine.net().await;
-        net.ingress_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
         let sandbox = task(&net, 5).await;
         let server = Server::tcp(&sandbox.netns.clone().unwrap(), "one", 80);
         net.set_service(SERVICE, vec![PORT], vec![]).await.unwrap();
@@ -246,7 +246,7 @@ fn changes_under_load_fail_no_connection() {
     const CONNECTIONS_PER_CHANGE: usize = 10;
     machine(async |machine| {
         let net = machine.net().await;
-        net.ingress_ensure(ingress_spec()).await.unwrap();
+        net.overlay_ensure(ingress_spec()).await.unwrap();
         let mut servers = Vec::new();
         for last in 5..10 {
             let sandbox = task(&net, last).await;

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use engine::Engine;
 use image::ImageStore;
 use model::{Node, NodeDescription, Task, TaskId};
-use net::{IngressSpec, Net};
+use net::{Net, OverlaySpec, OverlaySubnet};
 use tokio::sync::watch;
 
 use crate::errors::chain;
@@ -85,7 +85,7 @@ impl Executor for TaskExecutor {
 
     async fn configure(&self, node: Arc<Node>) -> Result<(), ExecutorError> {
         let Some(spec) = ingress_spec(&node)? else { return Ok(()) };
-        self.shared.net.ingress_ensure(spec).await.map_err(|error| ExecutorError(chain(&error)))?;
+        self.shared.net.overlay_ensure(spec).await.map_err(|error| ExecutorError(chain(&error)))?;
         self.shared.ingress_ready.send_replace(true);
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Executor for TaskExecutor {
 }
 
 /// This node's place on the ingress network; `None` while it has none.
-fn ingress_spec(node: &Node) -> Result<Option<IngressSpec>, ExecutorError> {
+fn ingress_spec(node: &Node) -> Result<Option<OverlaySpec>, ExecutorError> {
     let ingress = |attachment: &&model::NetworkAttachment| {
         attachment.network.as_ref().is_some_and(|network| network.spec.ingress)
     };
@@ -136,13 +136,23 @@ fn ingress_spec(node: &Node) -> Result<Option<IngressSpec>, ExecutorError> {
     let bad = |what: &str| ExecutorError(format!("the ingress network has no usable {what}"));
     let address: net::Ipv4Cidr = address.parse().map_err(|_| bad("address for this node"))?;
     let mtu = network.driver_state.as_ref().and_then(|state| state.options.get("com.docker.network.driver.mtu"));
-    Ok(Some(IngressSpec {
-        network_id: network.id.to_string(),
-        name: network.spec.annotations.name.clone(),
+    // without an address for tunnels the network ends at this machine
+    let subnet = OverlaySubnet {
         subnet: config.subnet.parse().map_err(|_| bad("subnet"))?,
         gateway: config.gateway.parse().map_err(|_| bad("gateway"))?,
-        lb_address: address.address,
+        vni: 0,
+    };
+    Ok(Some(OverlaySpec {
+        network_id: network.id.to_string(),
+        name: network.spec.annotations.name.clone(),
+        subnets: vec![subnet],
         mtu: mtu.and_then(|mtu| mtu.parse().ok()).unwrap_or(0),
+        internal: false,
+        ingress: true,
+        encrypted: false,
+        lb_address: Some(address.address),
+        vtep: None,
+        data_path_port: net::DATA_PATH_PORT,
     }))
 }
 

@@ -70,6 +70,7 @@ pub(crate) struct Hook<'a> {
 
 /// Hook numbers.
 pub(crate) const PREROUTING: u32 = 0;
+pub(crate) const INPUT: u32 = 1;
 pub(crate) const FORWARD: u32 = 2;
 pub(crate) const OUTPUT: u32 = 3;
 pub(crate) const POSTROUTING: u32 = 4;
@@ -109,6 +110,10 @@ pub(crate) enum DataType {
     Address,
     /// `ipv4_addr . inet_service`
     AddressPort,
+    /// `inet_service . mark`: a port and another number
+    PortId,
+    /// `inet_service . mark . ipv4_addr`
+    PortIdAddress,
     /// `integer`
     Index,
     /// A verdict; only as value.
@@ -122,6 +127,8 @@ impl DataType {
             Self::AddressProtoPort => (7 << 12) | (12 << 6) | 13,
             Self::Address => 7,
             Self::AddressPort => (7 << 6) | 13,
+            Self::PortId => (13 << 6) | 19,
+            Self::PortIdAddress => (13 << 12) | (19 << 6) | 7,
             Self::Index => 4,
             Self::Verdict => 0xffff_ff00,
         }
@@ -129,8 +136,8 @@ impl DataType {
 
     fn len(self) -> u32 {
         match self {
-            Self::ProtoPort | Self::AddressPort => 8,
-            Self::AddressProtoPort => 12,
+            Self::ProtoPort | Self::AddressPort | Self::PortId => 8,
+            Self::AddressProtoPort | Self::PortIdAddress => 12,
             Self::Address | Self::Index => 4,
             Self::Verdict => 0,
         }

@@ -102,6 +102,7 @@ pub(crate) enum Expr {
     NumgenInc { modulus: u32, reg: u32 },
     FibDaddrType(u32),
     Immediate(u32, Vec<u8>),
+    Counter,
     Verdict(Verdict),
 }
 
@@ -120,6 +121,7 @@ impl Expr {
             Self::Redirect { .. } => "redir",
             Self::NumgenInc { .. } => "numgen",
             Self::FibDaddrType(_) => "fib",
+            Self::Counter => "counter",
             Self::Immediate(..) | Self::Verdict(_) => "immediate",
         };
         w.nest(1, |w| {
@@ -168,7 +170,7 @@ impl Expr {
             Self::SnatPort { port } => {
                 numbers(w, &[(1, 0), (2, libc::AF_INET as u32), (5, *port), (7, NAT_PROTO_SPECIFIED)]);
             }
-            Self::Masquerade => {}
+            Self::Masquerade | Self::Counter => {}
             Self::Redirect { port } => numbers(w, &[(1, *port), (3, NAT_PROTO_SPECIFIED)]),
             Self::NumgenInc { modulus, reg } => numbers(w, &[(1, *reg), (2, *modulus), (3, 0), (4, 0)]),
             // RESULT_ADDRTYPE of the destination
@@ -286,6 +288,19 @@ impl Rule {
     /// Loads protocol and destination port as the key of a set.
     pub(crate) fn key_proto_port(self) -> Self {
         self.push([Expr::Meta(Meta::L4Proto, R1), Expr::Payload { base: Base::Transport, offset: 2, len: 2, reg: R2 }])
+    }
+
+    /// Loads destination port and VXLAN id of a datagram as the key of a set.
+    pub(crate) fn key_port_vni(self) -> Self {
+        self.push([
+            Expr::Payload { base: Base::Transport, offset: 2, len: 2, reg: R1 },
+            Expr::Payload { base: Base::Transport, offset: 12, len: 3, reg: R2 },
+        ])
+    }
+
+    /// Loads the source address.
+    pub(crate) fn key_source(self, reg: u32) -> Self {
+        self.push([Expr::Payload { base: Base::Network, offset: 12, len: 4, reg }])
     }
 
     /// Protocol and destination port are in a set.

@@ -6,7 +6,7 @@ mod message;
 mod socket;
 
 pub(crate) use batch::{
-    Batch, DataType, FORWARD, Family, Hook, OUTPUT, POSTROUTING, PREROUTING, Table, Value, address_port,
+    Batch, DataType, FORWARD, Family, Hook, INPUT, OUTPUT, POSTROUTING, PREROUTING, Table, Value, address_port,
     address_proto_port, proto_port,
 };
 pub(crate) use expr::{Base, Cmp, Ct, Expr, Meta, R1, R2, Rule, SetRef, Verdict};

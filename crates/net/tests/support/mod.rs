@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use net::{IngressSpec, Net, NetConfig};
+use net::{DATA_PATH_PORT, Net, NetConfig, OverlaySpec, OverlaySubnet};
 use nix::sched::{CloneFlags, setns, unshare};
+
+pub mod cluster;
 
 pub const HOST_ADDRESS: &str = "192.0.2.1";
 pub const CLIENT_ADDRESS: &str = "192.0.2.100";
@@ -111,16 +113,20 @@ fn unmount_all(root: &Path) {
     }
 }
 
+fn config(root: &Path) -> NetConfig {
+    NetConfig {
+        exec_root: root.join("exec"),
+        data_root: root.join("data"),
+        bridge_name: "skep0".to_owned(),
+        gwbridge_name: "skep_gw".to_owned(),
+        table_prefix: "skep-test".to_owned(),
+        ..NetConfig::default()
+    }
+}
+
 impl Machine {
     pub fn config(&self) -> NetConfig {
-        NetConfig {
-            exec_root: self.root.path().join("exec"),
-            data_root: self.root.path().join("data"),
-            bridge_name: "skep0".to_owned(),
-            gwbridge_name: "skep_gw".to_owned(),
-            table_prefix: "skep-test".to_owned(),
-            ..NetConfig::default()
-        }
+        config(self.root.path())
     }
 
     pub async fn net(&self) -> Net {
@@ -133,19 +139,23 @@ impl Machine {
 
     /// Panics if any link, pin, table or record of the network is left.
     pub fn assert_nothing_left(&self) {
-        let links = self.host.output("ip", &["-br", "link"]);
-        for word in ["skep", "veth"] {
-            assert!(!links.contains(word), "{links}");
-        }
-        assert_eq!(self.host.output("nft", &["list", "tables"]), "");
-        let pins: Vec<_> = std::fs::read_dir(self.netns_folder()).map(|d| d.flatten().collect()).unwrap_or_default();
-        assert!(pins.is_empty(), "{pins:?}");
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        assert!(!mounts.contains(self.root.path().to_str().unwrap()), "{mounts}");
-        for folder in ["sandboxes", "services"] {
-            let folder = self.root.path().join("data/network").join(folder);
-            assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
-        }
+        assert_nothing_left(&self.host, self.root.path());
+    }
+}
+
+fn assert_nothing_left(host: &Ns, root: &Path) {
+    let links = host.output("ip", &["-br", "link"]);
+    for word in ["skep", "veth"] {
+        assert!(!links.contains(word), "{links}");
+    }
+    assert_eq!(host.output("nft", &["list", "tables"]), "");
+    let pins: Vec<_> = std::fs::read_dir(root.join("exec/netns")).map(|d| d.flatten().collect()).unwrap_or_default();
+    assert!(pins.is_empty(), "{pins:?}");
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(root.to_str().unwrap()), "{mounts}");
+    for folder in ["sandboxes", "services", "overlays"] {
+        let folder = root.join("data/network").join(folder);
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
     }
 }
 
@@ -154,16 +164,29 @@ pub fn container(word: &str) -> String {
     format!("{word}{}", "0".repeat(64 - word.len()))
 }
 
-/// The usual ingress network.
-pub fn ingress_spec() -> IngressSpec {
-    IngressSpec {
-        network_id: "ingressnetworkid0000000001".to_owned(),
-        name: "ingress".to_owned(),
-        subnet: "10.0.0.0/24".parse().unwrap(),
-        gateway: Ipv4Addr::new(10, 0, 0, 1),
-        lb_address: Ipv4Addr::new(10, 0, 0, 2),
+/// An overlay network of one subnet, `10.0.<third>.0/24`, on one machine.
+pub fn overlay_spec(name: &str, third: u8) -> OverlaySpec {
+    OverlaySpec {
+        network_id: format!("{name}networkid0000000000001"),
+        name: name.to_owned(),
+        subnets: vec![OverlaySubnet {
+            subnet: format!("10.0.{third}.0/24").parse().unwrap(),
+            gateway: Ipv4Addr::new(10, 0, third, 1),
+            vni: 4096 + u32::from(third),
+        }],
         mtu: 0,
+        internal: false,
+        ingress: false,
+        encrypted: false,
+        lb_address: None,
+        vtep: None,
+        data_path_port: DATA_PATH_PORT,
     }
+}
+
+/// The usual ingress network.
+pub fn ingress_spec() -> OverlaySpec {
+    OverlaySpec { ingress: true, lb_address: Some(Ipv4Addr::new(10, 0, 0, 2)), ..overlay_spec("ingress", 0) }
 }
 
 /// A server in a namespace: greets with `<name> <peer address>`, then echoes lines.
@@ -291,15 +314,29 @@ pub fn udp_client(ns: &Ns, address: &str) -> UdpSocket {
 
 /// Whether an ICMP echo is answered.
 pub fn ping(ns: &Ns, address: Ipv4Addr) -> bool {
+    ping_within(ns, address, TIMEOUT)
+}
+
+/// Whether an ICMP echo is answered soon enough. It is sent again and again: one that waits for the hardware address of its
+/// destination is lost if nobody tells that in time.
+pub fn ping_within(ns: &Ns, address: Ipv4Addr, limit: Duration) -> bool {
     use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, connect, socket};
+    const PAUSE: Duration = Duration::from_millis(100);
     ns.run(move || {
         let (flags, protocol) = (SockFlag::empty(), SockProtocol::Icmp);
         let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, protocol).unwrap();
         let [a, b, c, d] = address.octets();
         connect(socket.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
         let socket = UdpSocket::from(socket);
-        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-        // type 8, code 0; the kernel fills in checksum and identifier
-        socket.send(&[8, 0, 0, 0, 0, 0, 0, 1]).is_ok() && socket.recv(&mut [0; 64]).is_ok()
+        socket.set_read_timeout(Some(PAUSE)).unwrap();
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            // type 8, code 0; the kernel fills in checksum and identifier
+            let sent = socket.send(&[8, 0, 0, 0, 0, 0, 0, 1]);
+            if sent.is_ok() && socket.recv(&mut [0; 64]).is_ok() {
+                return true;
+            }
+        }
+        false
     })
 }

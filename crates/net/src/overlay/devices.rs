@@ -1,0 +1,112 @@
+//! Bridges and VXLAN devices of a network.
+
+use std::io;
+
+use super::OverlayRecord;
+use crate::ipam::mac_of;
+use crate::links::Links;
+use crate::netns::Namespace;
+use crate::state::kernel;
+use crate::vxlan::Vxlan;
+use crate::{Ipv4Cidr, NetError};
+
+/// The links of one subnet, by index in the network's namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) bridge: u32,
+    /// `None` while the network ends at this node.
+    pub(crate) vxlan: Option<u32>,
+}
+
+/// Where devices are made.
+pub(crate) struct Site<'a> {
+    /// Socket in the host's namespace: there the tunnels stand.
+    pub(crate) host: &'a Links,
+    /// The network's namespace …
+    pub(crate) namespace: &'a Namespace,
+    /// … and the socket in it.
+    pub(crate) links: &'a Links,
+}
+
+impl OverlayRecord {
+    fn short_id(&self) -> &str {
+        &self.spec.network_id[..5]
+    }
+
+    pub(super) fn bridge_name(&self, subnet: usize) -> String {
+        let vni = self.spec.subnets[subnet].vni;
+        // without an id from the managers the subnet's place tells them apart
+        let number = if vni == 0 { subnet as u32 } else { vni };
+        format!("ov-{number:06x}-{}", self.short_id())
+    }
+
+    pub(super) fn vxlan_name(&self, subnet: usize) -> String {
+        format!("vx-{:06x}-{}", self.spec.subnets[subnet].vni, self.short_id())
+    }
+}
+
+/// Makes what is missing. The second value says whether anything was.
+pub(super) async fn ensure(site: &Site<'_>, record: &OverlayRecord) -> Result<(Vec<Device>, bool), NetError> {
+    let (mut devices, mut is_new) = (Vec::new(), false);
+    for (at, subnet) in record.spec.subnets.iter().enumerate() {
+        let name = record.bridge_name(at);
+        let found = site.links.index(&name).await.map_err(kernel("find a network's bridge"))?;
+        is_new |= found.is_none();
+        let bridge = site.links.ensure_bridge(&name, mac_of(subnet.gateway), record.mtu).await;
+        let bridge = bridge.map_err(kernel(format!("make bridge {name}")))?;
+        site.links.set_mtu(bridge, record.mtu).await.map_err(kernel(format!("set the MTU of {name}")))?;
+        let gateway = Ipv4Cidr::new(subnet.gateway, subnet.subnet.prefix);
+        site.links.add_address(bridge, gateway).await.map_err(kernel(format!("set the address of {name}")))?;
+        let vxlan = match record.spec.vtep {
+            Some(_) if subnet.vni != 0 => Some(ensure_vxlan(site, record, at, bridge, &mut is_new).await?),
+            _ => None,
+        };
+        devices.push(Device { bridge, vxlan });
+    }
+    Ok((devices, is_new))
+}
+
+async fn ensure_vxlan(
+    site: &Site<'_>,
+    record: &OverlayRecord,
+    at: usize,
+    bridge: u32,
+    is_new: &mut bool,
+) -> Result<u32, NetError> {
+    let (name, spec) = (record.vxlan_name(at), &record.spec);
+    let vni = spec.subnets[at].vni;
+    let action = || kernel(format!("make VXLAN device {name}"));
+    let found = site.links.index(&name).await.map_err(action())?;
+    let index = match found {
+        Some(index) => index,
+        None => {
+            *is_new = true;
+            let vxlan = Vxlan { name: &name, vni, port: spec.data_path_port, local: record.local, mtu: record.mtu };
+            match site.host.add_vxlan(&vxlan, site.namespace).await {
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                    let owner = site.host.vxlan_name(vni, spec.data_path_port).await.map_err(action())?;
+                    return Err(NetError::VniInUse {
+                        network: spec.name.clone(),
+                        vni,
+                        port: spec.data_path_port,
+                        owner: owner.map_or_else(|| "another namespace".to_owned(), |link| format!("link {link}")),
+                    });
+                }
+                result => result.map_err(action())?,
+            }
+            site.links.existing_index(&name).await.map_err(action())?
+        }
+    };
+    site.links.start_vxlan(index, bridge).await.map_err(action())?;
+    Ok(index)
+}
+
+/// Removes the tunnels, so that their ids are free when this returns: with the namespace they would go some time later.
+pub(super) async fn remove_tunnels(links: &Links, record: &OverlayRecord) -> io::Result<()> {
+    for (at, subnet) in record.spec.subnets.iter().enumerate() {
+        if subnet.vni != 0 {
+            links.remove(&record.vxlan_name(at)).await?;
+        }
+    }
+    Ok(())
+}
