@@ -35,6 +35,7 @@ impl Engine {
         task_files::check(&files)?;
         draft.task = options.task.as_ref().map(|task| TaskRecord {
             ingress: task.ingress.clone(),
+            overlays: task.overlays.clone(),
             secrets: !task.files.is_empty(),
             configs: task
                 .files

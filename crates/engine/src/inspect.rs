@@ -11,7 +11,7 @@ use crate::EngineError;
 use crate::clock::time_of;
 use crate::container::Container;
 use crate::engine::Inner;
-use crate::network::{ContainerNetwork, IngressAttachment, NetworkBackend, NetworkEndpoint};
+use crate::network::{ContainerNetwork, NetworkBackend, NetworkEndpoint};
 use crate::options::SizeMode;
 use crate::record::{LifeRecord, MountKind, MountRecord, Phase, Record};
 
@@ -138,9 +138,15 @@ pub(crate) fn endpoints(
 ) -> BTreeMap<String, EndpointSettings> {
     let mut endpoints = BTreeMap::new();
     let mode = record.host_config.network_mode.as_str();
-    let ingress = record.task.as_ref().and_then(|task| task.ingress.as_ref());
-    match ingress {
-        Some(ingress) => endpoints.extend(on_ingress(backend, record, ingress)),
+    let task = record.task.as_ref().filter(|task| task.is_networked());
+    match task {
+        Some(task) => {
+            let ingress = task.ingress.iter().map(|it| (&it.network_id, &it.address, &[][..]));
+            let others = task.overlays.iter().map(|it| (&it.network_id, &it.address, it.aliases.as_slice()));
+            let given = ingress.chain(others);
+            endpoints
+                .extend(given.filter_map(|(id, address, aliases)| on_overlay(backend, record, id, address, aliases)));
+        }
         None if mode.starts_with("container:") => {}
         None => {
             let asked = record.networking.endpoints_config.as_ref().and_then(|endpoints| endpoints.get(mode)).cloned();
@@ -152,21 +158,23 @@ pub(crate) fn endpoints(
         }
     }
     // the way out of the swarm's networks is none of the container's own to dockerd
-    let own = |endpoint: &&NetworkEndpoint| ingress.is_none() || endpoint.network_name != GATEWAY_NETWORK;
+    let own = |endpoint: &&NetworkEndpoint| task.is_none() || endpoint.network_name != GATEWAY_NETWORK;
     for endpoint in network.iter().flat_map(|network| &network.endpoints).filter(own) {
         mac_and_address(endpoints.entry(endpoint.network_name.clone()).or_default(), endpoint);
     }
     endpoints
 }
 
-/// A task's attachment to the ingress network, as the swarm gave it.
-fn on_ingress(
+/// A task's attachment to a network of the swarm, as the swarm gave it.
+fn on_overlay(
     backend: &dyn NetworkBackend,
     record: &Record,
-    ingress: &IngressAttachment,
+    network_id: &str,
+    address: &str,
+    aliases: &[String],
 ) -> Option<(String, EndpointSettings)> {
-    let network = backend.network(&ingress.network_id)?;
-    let address = ingress.address.split('/').next().unwrap_or_default().to_owned();
+    let network = backend.network(network_id)?;
+    let address = address.split('/').next().unwrap_or_default().to_owned();
     let mut dns_names = vec![record.name.clone(), record.id[..SHORT_ID].to_owned()];
     if !record.config.hostname.is_empty() && !dns_names.contains(&record.config.hostname) {
         dns_names.push(record.config.hostname.clone());
@@ -174,6 +182,7 @@ fn on_ingress(
     let settings = EndpointSettings {
         ipam_config: Some(EndpointIpamConfig { ipv4_address: address, ..EndpointIpamConfig::default() }),
         network_id: network.id,
+        aliases: (!aliases.is_empty()).then(|| aliases.to_vec()),
         dns_names: Some(dns_names),
         ..EndpointSettings::default()
     };

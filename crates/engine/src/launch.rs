@@ -58,7 +58,7 @@ pub(crate) fn network_mode(record: &Record) -> NetworkMode {
         mode => match mode.strip_prefix("container:") {
             Some(id) => NetworkMode::Container(id.to_owned()),
             // a task without a network of the swarm is an ordinary container to dockerd
-            None if record.task.as_ref().is_some_and(|task| task.ingress.is_some()) => NetworkMode::Swarm,
+            None if record.task.as_ref().is_some_and(crate::record::TaskRecord::is_networked) => NetworkMode::Swarm,
             None => NetworkMode::Bridge,
         },
     }
@@ -165,6 +165,7 @@ pub(crate) fn network_request(engine: &Inner, record: &Record) -> NetworkRequest
         domainname: record.config.domainname.clone(),
         mode,
         ingress: record.task.as_ref().and_then(|task| task.ingress.clone()),
+        overlays: record.task.as_ref().map(|task| task.overlays.clone()).unwrap_or_default(),
         // they were read at creation
         ports: port_requests(record).unwrap_or_default(),
         aliases,

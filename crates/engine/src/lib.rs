@@ -56,7 +56,7 @@ pub use events::{EventStream, HISTORY_EVENTS};
 pub use logs::{LogFrame, LogStream};
 pub use network::{
     ContainerNetwork, EtcFiles, IngressAttachment, IngressPort, NetworkBackend, NetworkEndpoint, NetworkError,
-    NetworkMode, NetworkName, NetworkRequest, PortRequest, Protocol, PublishedPort,
+    NetworkMode, NetworkName, NetworkRequest, OverlayAttachment, PortRequest, Protocol, PublishedPort,
 };
 pub use options::{
     AttachOptions, CreateOptions, FileKind, ListOptions, LogsOptions, RemoveOptions, SecretFile, Shutdown, SizeMode,

@@ -88,6 +88,21 @@ pub struct IngressPort {
     pub target: u16,
 }
 
+/// A container's place on an overlay network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayAttachment {
+    /// Id of the network.
+    pub network_id: String,
+    /// Name of the network.
+    pub network_name: String,
+    /// Address with the subnet's prefix: `10.0.1.5/24`.
+    pub address: String,
+    /// The same for IPv6.
+    pub address_v6: Option<String>,
+    /// Further names on it.
+    pub aliases: Vec<String>,
+}
+
 /// A port of the container to open on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRequest {
@@ -118,6 +133,8 @@ pub struct NetworkRequest {
     pub mode: NetworkMode,
     /// Ingress attachment of a task; only with [`NetworkMode::Swarm`].
     pub ingress: Option<IngressAttachment>,
+    /// Other overlay networks.
+    pub overlays: Vec<OverlayAttachment>,
     /// Ports to open on the host.
     pub ports: Vec<PortRequest>,
     /// Further names.

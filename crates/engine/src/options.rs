@@ -3,7 +3,7 @@
 use docker_types::filters::Filters;
 use serde::{Deserialize, Serialize};
 
-use crate::network::IngressAttachment;
+use crate::network::{IngressAttachment, OverlayAttachment};
 
 /// Beside the body of a creation.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,8 @@ pub struct CreateOptions {
 pub struct TaskOptions {
     /// Its place on the ingress network.
     pub ingress: Option<IngressAttachment>,
+    /// Its places on other overlay networks.
+    pub overlays: Vec<OverlayAttachment>,
     /// Secrets and configs.
     pub files: Vec<SecretFile>,
 }

@@ -10,7 +10,7 @@ use docker_types::container::{ContainerConfig, HealthLog, HostConfig, Networking
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
-use crate::network::IngressAttachment;
+use crate::network::{IngressAttachment, OverlayAttachment};
 
 /// Version of the file; a newer one is refused.
 pub(crate) const RECORD_VERSION: u32 = 1;
@@ -167,10 +167,18 @@ impl MountKind {
 #[serde(default)]
 pub(crate) struct TaskRecord {
     pub(crate) ingress: Option<IngressAttachment>,
+    pub(crate) overlays: Vec<OverlayAttachment>,
     /// Targets of configs, in the order of their files.
     pub(crate) configs: Vec<String>,
     /// Whether there are secrets.
     pub(crate) secrets: bool,
+}
+
+impl TaskRecord {
+    /// Whether the swarm has given it a network.
+    pub(crate) fn is_networked(&self) -> bool {
+        self.ingress.is_some() || !self.overlays.is_empty()
+    }
 }
 
 /// Everything that is kept about a container.

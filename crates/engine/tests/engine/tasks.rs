@@ -96,7 +96,7 @@ async fn tasks_have_their_secrets_in_memory() {
     };
     let files =
         vec![file("/run/secrets/token", FileKind::Secret, "s3cret"), file("/etc/app.conf", FileKind::Config, "conf")];
-    let task = TaskOptions { ingress: None, files };
+    let task = TaskOptions { files, ..TaskOptions::default() };
     let script = "cat /run/secrets/token /etc/app.conf; stat -c %a /run/secrets/token; echo x >/run/secrets/token; mount | grep /run/secrets";
     let options = CreateOptions { platform: None, task: Some(task) };
     let id = world.engine.create(Some("task"), shell(script), options).await.unwrap().id;
@@ -146,7 +146,7 @@ async fn the_inside_is_dockers() {
 async fn a_task_is_shown_on_the_ingress_network() {
     let world = World::new().await;
     let ingress = IngressAttachment { network_id: "i".repeat(64), address: "10.0.0.7/24".into(), ports: Vec::new() };
-    let task = TaskOptions { ingress: Some(ingress), files: Vec::new() };
+    let task = TaskOptions { ingress: Some(ingress), ..TaskOptions::default() };
     let options = CreateOptions { platform: None, task: Some(task) };
     let created = world.engine.create(Some("web.1.x"), shell("true"), options).await.unwrap();
     let networks = world.inspect(&created.id).await.network_settings.networks.unwrap();
@@ -157,7 +157,7 @@ async fn a_task_is_shown_on_the_ingress_network() {
     assert_eq!(shown.dns_names.as_deref().unwrap(), ["web.1.x", &created.id[..12]]);
     world.remove(&created.id).await;
     // one without a network of the swarm is on the default bridge
-    let task = TaskOptions { ingress: None, files: Vec::new() };
+    let task = TaskOptions::default();
     let options = CreateOptions { platform: None, task: Some(task) };
     let created = world.engine.create(Some("job.1.x"), shell("true"), options).await.unwrap();
     let networks = world.inspect(&created.id).await.network_settings.networks.unwrap();
