@@ -4,44 +4,58 @@ use std::collections::BTreeSet;
 
 use engine::{
     ContainerNetwork, EtcFiles, IngressAttachment, NetworkBackend, NetworkEndpoint, NetworkError, NetworkMode,
-    NetworkName, NetworkRequest, PortRequest, PublishedPort,
+    NetworkName, NetworkRequest, OverlayAttachment, PortRequest, PublishedPort,
 };
-use net::{DnsConfig, IngressEndpointSpec, IngressPort, Net, NetError, PortBinding, Sandbox, SandboxMode, SandboxSpec};
+use net::{
+    DnsConfig, DnsNetwork, IngressEndpointSpec, IngressPort, Net, NetError, OverlayEndpointSpec, PortBinding, Sandbox,
+    SandboxMode, SandboxSpec,
+};
+
+use crate::overlay::Exchange;
 
 /// Implements the engine's trait.
-pub(crate) struct EngineNetwork(pub(crate) Net);
+pub(crate) struct EngineNetwork {
+    pub(crate) net: Net,
+    /// Told of links, so that other nodes know them before the program starts.
+    pub(crate) exchange: Exchange,
+}
 
 #[async_trait::async_trait]
 impl NetworkBackend for EngineNetwork {
     async fn create(&self, request: NetworkRequest) -> Result<ContainerNetwork, NetworkError> {
-        let sandbox = self.0.create_sandbox(sandbox_spec(request)?).await.map_err(failed)?;
+        let container = request.container_id.clone();
+        let sandbox = self.net.create_sandbox(sandbox_spec(request)?).await.map_err(failed)?;
+        self.exchange.link(&container, &sandbox).await;
         Ok(container_network(sandbox))
     }
 
     async fn remove(&self, container_id: &str) -> Result<(), NetworkError> {
-        self.0.remove_sandbox(container_id).await.map_err(failed)
+        self.exchange.unlink(container_id).await;
+        self.net.remove_sandbox(container_id).await.map_err(failed)
     }
 
     fn network(&self, term: &str) -> Option<NetworkName> {
-        let found = self.0.networks().into_iter().find(|network| network.id == term || network.name == term)?;
+        let found = self.net.networks().into_iter().find(|network| network.id == term || network.name == term)?;
         Some(NetworkName { name: found.name, id: found.id })
     }
 
     fn get(&self, container_id: &str) -> Option<ContainerNetwork> {
-        self.0.sandbox(container_id).map(container_network)
+        self.net.sandbox(container_id).map(container_network)
     }
 
     async fn release_ports(&self, container_id: &str) -> Result<(), NetworkError> {
-        self.0.release_ports(container_id).await.map_err(failed)
+        self.net.release_ports(container_id).await.map_err(failed)
     }
 
     fn etc_files(&self, container_id: &str) -> Result<EtcFiles, NetworkError> {
-        let files = self.0.etc_files(container_id).map_err(failed)?;
+        let files = self.net.etc_files(container_id).map_err(failed)?;
         Ok(EtcFiles { hosts: files.hosts, resolv_conf: files.resolv_conf, hostname: files.hostname })
     }
 
     async fn reconcile(&self, running: &BTreeSet<String>) -> Result<(), NetworkError> {
-        self.0.reconcile(running).await.map(drop).map_err(failed)
+        self.net.reconcile(running).await.map(drop).map_err(failed)?;
+        self.exchange.adopt(running).await;
+        Ok(())
     }
 }
 
@@ -64,15 +78,33 @@ fn sandbox_spec(request: NetworkRequest) -> Result<SandboxSpec, NetworkError> {
         domainname: request.domainname,
         mode,
         ingress: request.ingress.map(ingress_spec).transpose()?,
-        overlays: Vec::new(),
+        overlays: request.overlays.iter().map(overlay_endpoint).collect::<Result<_, _>>()?,
         ports: request.ports.into_iter().map(port_binding).collect(),
         aliases: request.aliases,
         dns: DnsConfig { servers: request.dns_servers, search: request.dns_search, options: request.dns_options },
-        dns_networks: Vec::new(),
+        dns_networks: request.overlays.iter().map(dns_network).collect(),
         extra_hosts: request.extra_hosts,
         mac_address: request.mac_address,
         sysctls: request.sysctls,
     })
+}
+
+fn overlay_endpoint(attachment: &OverlayAttachment) -> Result<OverlayEndpointSpec, NetworkError> {
+    let bad = |error: net::CidrError| NetworkError::Failed(error.to_string());
+    let mut spec = OverlayEndpointSpec::new(&attachment.network_id, attachment.address.parse().map_err(bad)?);
+    spec.address6 = attachment.address_v6.as_ref().and_then(|text| {
+        let (address, prefix) = text.split_once('/')?;
+        Some((address.parse().ok()?, prefix.parse().ok()?))
+    });
+    Ok(spec)
+}
+
+fn dns_network(attachment: &OverlayAttachment) -> DnsNetwork {
+    DnsNetwork {
+        id: attachment.network_id.clone(),
+        name: attachment.network_name.clone(),
+        aliases: std::collections::BTreeMap::new(),
+    }
 }
 
 fn ingress_spec(attachment: IngressAttachment) -> Result<IngressEndpointSpec, NetworkError> {

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::data_root::{self, DataRoot};
 use crate::executor::TaskExecutor;
 use crate::network::EngineNetwork;
+use crate::overlay::Exchange;
 use crate::notify::notify;
 use crate::pidfile::PidFile;
 use crate::settings::{Persona, Settings};
@@ -154,12 +155,13 @@ async fn open(settings: Settings) -> anyhow::Result<Parts> {
     }
     let image_config = image::Config { registry: settings.registry.clone(), ..image::Config::default() };
     let images = ImageStore::open(&settings.data_root, image_config).context("the image store cannot be opened")?;
-    let network = Arc::new(EngineNetwork(net.clone()));
+    let exchange = Exchange::open(net.clone(), &settings.exec_root);
+    let network = Arc::new(EngineNetwork { net: net.clone(), exchange: exchange.clone() });
     let engine = Engine::open(settings.engine.clone(), images.clone(), network).await;
     let engine = engine.context("the engine cannot be opened")?;
     let about =
         crate::executor::About { engine_version: About::default().engine_version, labels: settings.labels.clone() };
-    let executor = TaskExecutor::new(engine.clone(), images.clone(), net.clone(), about, &settings.exec_root);
+    let executor = TaskExecutor::new(engine.clone(), images.clone(), net.clone(), exchange, about);
     let executor = Arc::new(executor);
     let node = SwarmNode::open(NodeConfig {
         folder: settings.data_root.join("swarm"),

@@ -214,6 +214,15 @@ impl Tables {
             .flat_map(|place| place.services.iter().map(|(service, members)| (service, place.fold(members))))
     }
 
+    /// Where the addresses of a network are.
+    pub fn links(&self, network: &str) -> impl Iterator<Item = PeerRecord> {
+        let place = self.networks.get(network);
+        place.into_iter().flat_map(|place| {
+            let last = place.claims.values().filter_map(|claims| claims.last());
+            last.filter_map(|(_, endpoint)| place.links.get(endpoint)).map(|(_, record)| *record)
+        })
+    }
+
     /// What differs from when this was asked last. Of an address that moved the old place comes with the new one.
     pub fn take_changes(&mut self) -> Vec<Change> {
         let dirty = std::mem::take(&mut self.dirty);

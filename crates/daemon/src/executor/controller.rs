@@ -7,6 +7,7 @@
 //!  shutdown: out of the mesh (acknowledged by the kernel) ─► open connections end, a moment ─► stop signal, grace, kill
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -17,9 +18,8 @@ use engine::{Engine, EngineError, ErrorKind, EventStream, RemoveOptions, StopOpt
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use model::{ContainerStatus, PortConfig, PortProtocol, PortStatus, PublishMode, Task};
-use net::Ipv4Cidr;
+use tokio::time::Instant;
 
-use super::balancer::Place;
 use super::request::FilesError;
 use super::template::TemplateContext;
 use super::{Shared, request, task_name};
@@ -27,8 +27,12 @@ use crate::errors::chain;
 
 /// How long open connections of a task hold up its stop signal; after it they have the grace period.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
-/// How long a task waits for this node's place on the ingress network before it says so.
-const INGRESS_WAIT: Duration = Duration::from_secs(5);
+/// Time between two looks at the open connections of a task that leaves; it doubles.
+const SHORTEST_LOOK: Duration = Duration::from_millis(2);
+/// Longest time between two looks.
+const LONGEST_LOOK: Duration = Duration::from_millis(50);
+/// How long a task waits for this node's addresses on its networks before it says so.
+const ATTACHMENT_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct TaskController {
     shared: Arc<Shared>,
@@ -56,38 +60,47 @@ impl TaskController {
         self.engine().inspect(&task_name(&self.task()), engine::SizeMode::Without).await
     }
 
-    /// Where the task stands in the mesh; `None` if it publishes nothing there.
-    fn place(&self) -> Option<Place> {
+    /// Lets the others send connections to the task, and ask for it by name; returns when this machine's tables have it.
+    async fn enable(&self, found: &Inspect) -> Result<(), ControllerError> {
         let task = self.task();
-        let address: Ipv4Cidr = request::ingress_attachment(&task)?.addresses.first()?.parse().ok()?;
-        let ports = request::ports(&task, PublishMode::Ingress).filter_map(ingress_port).collect();
-        let service_id = task.service_id.as_ref()?.to_string();
-        Some(Place { service_id, task_id: task.id.clone(), address: address.address, ports })
+        let record =
+            |network: &str| super::record::endpoint_record(&task, &found.id, &found.config.hostname, network);
+        let failed = |error| ControllerError::Temporary(format!("networks of the task: {}", chain(&error)));
+        self.shared.exchange.enable(&found.id, record).await.map_err(failed)
     }
 
-    async fn join_mesh(&self) -> Result<(), ControllerError> {
-        let Some(place) = self.place() else { return Ok(()) };
-        let failed = |error| ControllerError::Temporary(format!("published ports: {}", chain(&error)));
-        self.shared.balancer.join(&place).await.map_err(failed)
-    }
-
-    async fn leave_mesh(&self) {
-        let Some(place) = self.place() else { return };
-        if let Err(error) = self.shared.balancer.leave(&place.service_id, &place.task_id).await {
-            // The container stops all the same: a task that cannot be stopped is worse than one refused connection.
-            tracing::warn!(task = %place.task_id, error = chain(&error), "the task could not be taken out of the mesh");
+    /// No new connection comes, from any node that could be told.
+    async fn disable(&self) -> bool {
+        let Ok(found) = self.inspect().await else { return false };
+        match self.shared.exchange.disable(&found.id).await {
+            Ok(was_enabled) => was_enabled,
+            Err(error) => {
+                // The container stops all the same: a task that cannot be stopped is worse than one refused connection.
+                let (task, error) = (self.task(), chain(&error));
+                tracing::warn!(task = %task.id, error, "the task could not be taken out of the tables");
+                false
+            }
         }
     }
 
-    /// Leaves the mesh and gives open connections a moment to end, before the stop signal.
-    async fn leave_mesh_gently(&self) {
-        let Some(place) = self.place() else { return };
-        match self.shared.balancer.leave(&place.service_id, &place.task_id).await {
-            Ok(false) => {}
-            Ok(true) => self.shared.balancer.drain(place.address, DRAIN_LIMIT).await,
-            Err(error) => {
-                tracing::warn!(task = %place.task_id, error = chain(&error), "the task could not be taken out of the mesh");
+    /// Gives connections through this node's mesh that were open when the task left it a moment to end.
+    async fn drain(&self) {
+        let task = self.task();
+        let Some(address) = request::ingress_attachment(&task).and_then(crate::overlay::address_of) else { return };
+        let deadline = Instant::now() + DRAIN_LIMIT;
+        let mut pause = SHORTEST_LOOK;
+        loop {
+            match self.shared.net.open_connections(address.address) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => return tracing::warn!(%error, "open connections cannot be counted"),
             }
+            if Instant::now() + pause > deadline {
+                return;
+            }
+            // The kernel tells of ends by events only if nf_conntrack_events is on, and of all flows at once.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK);
         }
     }
 
@@ -142,17 +155,20 @@ impl TaskController {
         ControllerError::Exited { code: i32::try_from(code).unwrap_or(-1), text }
     }
 
-    async fn until_ingress(&self) -> Result<(), ControllerError> {
-        if self.place().is_none() {
-            return Ok(());
+    /// Makes the task's networks, once this node has an address on each.
+    async fn make_networks(&self) -> Result<(), ControllerError> {
+        let task = self.task();
+        let networks: Vec<_> = request::overlays(&task).filter_map(|it| it.network.clone()).collect();
+        let mut attached = self.shared.exchange.attached();
+        let have_all = |attached: &BTreeSet<String>| networks.iter().all(|it| attached.contains(it.id.as_str()));
+        if tokio::time::timeout(ATTACHMENT_WAIT, attached.wait_for(have_all)).await.is_err() {
+            let text = "this node has no address on a network of the task yet";
+            return Err(ControllerError::Temporary(text.to_owned()));
         }
-        let mut ready = self.shared.ingress_ready.subscribe();
-        match tokio::time::timeout(INGRESS_WAIT, ready.wait_for(|ready| *ready)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => {
-                Err(ControllerError::Temporary("the ingress network is not ready on this node".to_owned()))
-            }
+        for network in &networks {
+            self.shared.exchange.prepare(network, task.id.as_str()).await.map_err(ControllerError::Temporary)?;
         }
+        Ok(())
     }
 
     async fn create(&self) -> Result<(), ControllerError> {
@@ -177,18 +193,6 @@ impl TaskController {
 
 fn temporary(error: EngineError) -> ControllerError {
     ControllerError::Temporary(error.to_string())
-}
-
-fn ingress_port(port: &PortConfig) -> Option<net::IngressPort> {
-    Some(net::IngressPort {
-        protocol: match port.protocol {
-            PortProtocol::Tcp => net::Protocol::Tcp,
-            PortProtocol::Udp => net::Protocol::Udp,
-            PortProtocol::Sctp => net::Protocol::Sctp,
-        },
-        published_port: u16::try_from(port.published_port).ok()?,
-        target_port: u16::try_from(port.target_port).ok()?,
-    })
 }
 
 fn log_line(frame: engine::LogFrame) -> LogLine {
@@ -237,8 +241,8 @@ impl Controller for TaskController {
         let spec = request::container_spec(&task).map_err(ControllerError::Fatal)?;
         let auth = spec.pull_options.as_ref().map_or("", |options| options.registry_auth.as_str());
         let pulled = self.shared.puller.ensure(&spec.image, auth);
-        let (_, ready) = futures::join!(pulled, self.until_ingress());
-        ready?;
+        let (_, made) = futures::join!(pulled, self.make_networks());
+        made?;
         self.create().await
     }
 
@@ -250,7 +254,7 @@ impl Controller for TaskController {
             started.map_err(|error| ControllerError::Fatal(format!("starting container failed: {error}")))?;
         }
         if self.until_healthy(&found.id).await? {
-            self.join_mesh().await?;
+            self.enable(&found).await?;
         }
         Ok(())
     }
@@ -261,7 +265,7 @@ impl Controller for TaskController {
         let mut events = self.engine().subscribe(None, None);
         let healthy = found.state.health.as_ref().is_none_or(|health| health.status != "unhealthy");
         if found.state.running && healthy {
-            self.join_mesh().await?;
+            self.enable(&found).await?;
         }
         let mut ended = std::pin::pin!(ended.fuse());
         let status = loop {
@@ -270,7 +274,7 @@ impl Controller for TaskController {
                 status = &mut ended => break status,
                 // `EventStream::next` is cancel-safe.
                 change = next_change(&mut events, &found.id) => if let Change::Unhealthy = change {
-                    self.leave_mesh().await;
+                    self.disable().await;
                     self.stop().await?;
                     ended.await;
                     return Err(self.exit_error(Some(UNHEALTHY)).await);
@@ -279,25 +283,29 @@ impl Controller for TaskController {
                 },
             }
         };
-        self.leave_mesh().await;
+        self.disable().await;
         if status.status_code == 0 { Ok(()) } else { Err(self.exit_error(None).await) }
     }
 
     async fn shutdown(&self) -> Result<(), ControllerError> {
-        self.leave_mesh_gently().await;
+        if self.disable().await {
+            self.drain().await;
+        }
         self.stop().await
     }
 
     async fn remove(&self) -> Result<(), ControllerError> {
-        self.leave_mesh().await;
+        self.disable().await;
         self.stop().await?;
-        let removed =
-            self.engine().remove(&task_name(&self.task()), RemoveOptions { force: true, volumes: true }).await;
-        match removed {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(temporary(error)),
+        let task = self.task();
+        let removed = self.engine().remove(&task_name(&task), RemoveOptions { force: true, volumes: true }).await;
+        if let Err(error) = removed
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(temporary(error));
         }
+        self.shared.exchange.release(task.id.as_str()).await;
+        Ok(())
     }
 
     async fn container_status(&self) -> Option<ContainerStatus> {

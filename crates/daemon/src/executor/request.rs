@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use docker_types::container::{CreateRequest, HostConfig, LogConfig, PortBinding};
 use docker_types::container_spec::ContainerSpec as JsonSpec;
 use docker_types::json::Empty;
-use engine::{CreateOptions, FileKind, IngressAttachment, IngressPort, SecretFile, TaskOptions};
+use engine::{CreateOptions, FileKind, IngressAttachment, IngressPort, OverlayAttachment, SecretFile, TaskOptions};
 use model::{
     ConfigReferenceTarget, ContainerSpec, Driver, FileTarget, NetworkAttachment, PortConfig, PortProtocol, Privileges,
     PublishMode, SeccompMode, SecretReferenceTarget, Task, TaskRuntime,
@@ -14,6 +14,7 @@ use model::{
 
 use super::task_name;
 use super::template::TemplateContext;
+use crate::overlay::is_overlay;
 
 /// Where secrets without an absolute path are mounted.
 const SECRETS_FOLDER: &str = "/run/secrets";
@@ -38,6 +39,23 @@ pub(crate) fn container_spec(task: &Task) -> Result<&ContainerSpec, String> {
 /// The task's attachment to the ingress network, if it has one.
 pub(crate) fn ingress_attachment(task: &Task) -> Option<&NetworkAttachment> {
     task.networks.iter().find(|attachment| attachment.network.as_ref().is_some_and(|network| network.spec.ingress))
+}
+
+/// The task's attachments to networks that span nodes.
+pub(crate) fn overlays(task: &Task) -> impl Iterator<Item = &NetworkAttachment> {
+    task.networks.iter().filter(|it| it.network.as_ref().is_some_and(|network| is_overlay(network)))
+}
+
+fn overlay(attachment: &NetworkAttachment) -> Option<OverlayAttachment> {
+    let network = attachment.network.as_ref()?;
+    let (v6, v4): (Vec<_>, Vec<_>) = attachment.addresses.iter().partition(|address| address.contains(':'));
+    Some(OverlayAttachment {
+        network_id: network.id.to_string(),
+        network_name: network.spec.annotations.name.clone(),
+        address: v4.first().map(|address| (*address).clone())?,
+        address_v6: v6.first().map(|address| (*address).clone()),
+        aliases: attachment.aliases.clone(),
+    })
 }
 
 /// Ports of a task in one mode.
@@ -78,7 +96,9 @@ pub(crate) fn build(
     for port in ports(task, PublishMode::Host) {
         request.exposed_ports.insert(port_key(port), Empty);
     }
-    let task_options = TaskOptions { ingress: ingress(task), files };
+    let on_others = overlays(task).filter(|it| !it.network.as_ref().is_some_and(|network| network.spec.ingress));
+    let overlays = on_others.filter_map(overlay).collect();
+    let task_options = TaskOptions { ingress: ingress(task), overlays, files };
     let options = CreateOptions { platform: None, task: Some(task_options) };
     Ok(ContainerRequest { name: task_name(task), request, options })
 }

@@ -1,7 +1,18 @@
-//! This node on the swarm's network: it gossips with the others.
+//! This node on the swarm's network: it gossips with the others, and makes links, names and services of what they tell.
 
+mod exchange;
+mod feed;
 mod gossiping;
 mod notices;
+mod own_file;
+mod settle;
+mod specs;
+mod words;
 
+pub(crate) use exchange::Exchange;
 pub(crate) use gossiping::Gossiping;
 pub(crate) use notices::tell;
+pub(crate) use specs::{address_of, is_overlay};
+
+pub(crate) use feed::run as feed;
+pub(crate) use settle::run as settle;

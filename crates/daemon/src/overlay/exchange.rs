@@ -1,0 +1,569 @@
+//! What this node's endpoints are, what the others' are, and what the kernel and the name servers are told of both.
+//!
+//! ```text
+//!   containers ─► own endpoints ─┬─► Tables ─► changes ─► net: tunnels, balancing, names
+//!                                ▼      ▲
+//!                              gossip ──┘ others' endpoints
+//! ```
+//!
+//! One lock, held while changes are applied: whoever has put something into the tables returns when the kernel has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use agent::NodeAddresses;
+use discovery::{Change, ENDPOINT_TABLE, EndpointRecord, Origin, PEER_TABLE, PeerRecord, Service, Tables};
+use gossip_io::Handle;
+use model::{Network, Node};
+use net::{Ipv4Cidr, NameRecord, Net, NetError, Peer, Sandbox, ServiceNames};
+use tokio::sync::{Mutex, MutexGuard, watch};
+
+use super::own_file::{OwnFile, SavedOwn};
+use super::specs::{DataPath, address_of, is_overlay, overlay_spec};
+use super::words;
+use crate::errors::chain;
+
+/// Who owns the names of this machine's tables: one writer, so that the order of changes is theirs.
+const OWNER: &str = "swarm";
+
+/// Where own endpoints are.
+const HERE: Origin = Origin { here: true, keeps_clients: true };
+
+/// The exchange. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Exchange(Arc<Shared>);
+
+struct Shared {
+    net: Net,
+    file: OwnFile,
+    state: Mutex<State>,
+    /// Networks on which this node has an address of its own, as they come.
+    attached: watch::Sender<BTreeSet<String>>,
+}
+
+#[derive(Default)]
+struct State {
+    addresses: Option<NodeAddresses>,
+    data_path: DataPath,
+    /// This node's own addresses, by network.
+    balancers: BTreeMap<String, Balancer>,
+    /// Networks that are made here.
+    held: BTreeMap<String, Held>,
+    own: BTreeMap<Place, Own>,
+    tables: Tables,
+    gossip: Option<Handle>,
+}
+
+/// A network and an endpoint.
+type Place = (String, String);
+
+struct Balancer {
+    network: Arc<Network>,
+    address: Ipv4Cidr,
+    endpoint: String,
+}
+
+#[derive(Default)]
+struct Held {
+    is_ingress: bool,
+    /// Tasks and containers that need it.
+    holders: BTreeSet<String>,
+}
+
+/// An endpoint of this node as it was announced.
+struct Own {
+    container: String,
+    peer: Option<PeerRecord>,
+    record: Option<EndpointRecord>,
+    /// What the gossip has of it, by table.
+    told: BTreeMap<&'static str, Vec<u8>>,
+}
+
+impl Own {
+    fn new(container: &str, peer: Option<PeerRecord>) -> Self {
+        Self { container: container.to_owned(), peer, record: None, told: BTreeMap::new() }
+    }
+}
+
+impl Exchange {
+    /// With what a former daemon left: its networks, and its tasks that took connections.
+    pub(crate) fn open(net: Net, exec_root: &Path) -> Self {
+        let file = OwnFile::new(exec_root);
+        let mut state = State::default();
+        for spec in net.overlays() {
+            state.data_path = DataPath { address: spec.vtep, port: spec.data_path_port };
+            state.held.insert(spec.network_id, Held { is_ingress: spec.ingress, holders: BTreeSet::new() });
+        }
+        for saved in file.read() {
+            let Ok(record) = EndpointRecord::decode(&saved.record) else { continue };
+            let place = (saved.network, saved.endpoint);
+            let Some(held) = state.held.get_mut(&place.0) else { continue };
+            held.holders.insert(saved.container.clone());
+            state.tables.set_endpoint(&place.0, &place.1, HERE, record.clone());
+            state.own.insert(place, Own { record: Some(record), ..Own::new(&saved.container, None) });
+        }
+        let attached = watch::channel(BTreeSet::new()).0;
+        Self(Arc::new(Shared { net, file, state: Mutex::new(state), attached }))
+    }
+
+    /// The containers that run, with their links; what is known of others is forgotten.
+    pub(crate) async fn adopt(&self, running: &BTreeSet<String>) {
+        for container in running {
+            if let Some(sandbox) = self.0.net.sandbox(container) {
+                self.link(container, &sandbox).await;
+            }
+        }
+        let state = self.lock().await;
+        let gone: BTreeSet<String> = state.own.values().map(|own| own.container.clone()).collect();
+        drop(state);
+        for container in gone.difference(running).filter(|container| !container.is_empty()) {
+            self.unlink(container).await;
+        }
+        self.apply(&mut *self.lock().await).await;
+    }
+
+    /// Whether the kernel has links to other nodes, from a former daemon or told of since.
+    pub(crate) async fn waits_for_others(&self) -> bool {
+        let state = self.lock().await;
+        state.held.keys().any(|id| !self.0.net.peers(id).is_empty())
+    }
+
+    /// Removes from the kernel what a former daemon left there and nobody tells of any more. To be called when the others
+    /// have had time to tell.
+    pub(crate) async fn settle(&self) {
+        let state = self.lock().await;
+        let net = &self.0.net;
+        let known = |network: &str, service: &str| state.tables.service(network, service).is_some();
+        let ingress = state.held.iter().find(|(_, held)| held.is_ingress).map(|(id, _)| id.clone());
+        for service in net.services() {
+            if ingress.as_ref().is_none_or(|id| !known(id, &service))
+                && let Err(error) = net.remove_service(&service).await
+            {
+                tracing::warn!(service, error = chain(&error), "published ports of a service that is gone stay open");
+            }
+        }
+        for id in state.held.keys() {
+            for service in net.virtual_services(id) {
+                if !known(id, &service)
+                    && let Err(error) = net.remove_virtual_service(id, &service).await
+                {
+                    tracing::warn!(service, error = chain(&error), "the address of a service that is gone stays");
+                }
+            }
+            let links = state.tables.links(id).filter_map(|record| words::peer(&record)).collect();
+            if let Err(error) = net.set_peers(id, links).await {
+                tracing::warn!(network = id, error = chain(&error), "links of a network could not be set");
+            }
+        }
+    }
+
+    /// The networks on which this node has an address.
+    pub(crate) fn attached(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.0.attached.subscribe()
+    }
+
+    /// Takes this node's addresses; known before the node object comes.
+    pub(crate) async fn set_addresses(&self, addresses: Option<NodeAddresses>) {
+        self.lock().await.addresses = addresses;
+    }
+
+    async fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().await
+    }
+
+    /// Takes the node as the managers have it. The ingress network is made at once, others when a task needs them.
+    pub(crate) async fn configure(&self, node: &Node) -> Result<(), String> {
+        let mut state = self.lock().await;
+        state.data_path = DataPath::new(state.addresses, node.vxlan_udp_port);
+        let mut seen = BTreeSet::new();
+        for attachment in node.attachments.iter().chain(node.attachment.as_ref()) {
+            let Some(network) = attachment.network.as_ref().filter(|network| is_overlay(network)) else { continue };
+            let Some(address) = address_of(attachment) else { continue };
+            let id = network.id.to_string();
+            seen.insert(id.clone());
+            if state.balancers.get(&id).is_none_or(|known| known.address != address || known.network != *network) {
+                self.withdraw_balancer(&mut state, &id).await;
+                let balancer = Balancer { network: network.clone(), address, endpoint: words::new_endpoint_id() };
+                state.balancers.insert(id.clone(), balancer);
+            }
+            if network.spec.ingress || state.held.contains_key(&id) {
+                self.hold(&mut state, network).await?;
+            }
+        }
+        let gone: Vec<String> = state.balancers.keys().filter(|id| !seen.contains(*id)).cloned().collect();
+        for id in gone {
+            self.withdraw_balancer(&mut state, &id).await;
+            state.balancers.remove(&id);
+            if state.held.get(&id).is_some_and(|held| held.holders.is_empty()) {
+                self.let_go(&mut state, &id).await;
+            }
+        }
+        self.0.attached.send_replace(seen);
+        Ok(())
+    }
+
+    /// Makes a network for a task that will be on it.
+    pub(crate) async fn prepare(&self, network: &Network, task: &str) -> Result<(), String> {
+        let mut state = self.lock().await;
+        self.hold(&mut state, network).await?;
+        state.held.entry(network.id.to_string()).or_default().holders.insert(task.to_owned());
+        Ok(())
+    }
+
+    /// A task is gone; a network that nobody needs any more goes with it.
+    pub(crate) async fn release(&self, task: &str) {
+        let mut state = self.lock().await;
+        self.release_in(&mut state, task).await;
+    }
+
+    async fn release_in(&self, state: &mut State, holder: &str) {
+        let left =
+            |held: &mut Held| held.holders.remove(holder) && held.holders.is_empty() && !held.is_ingress;
+        let empty: Vec<String> =
+            state.held.iter_mut().filter_map(|(id, held)| left(held).then(|| id.clone())).collect();
+        for id in empty {
+            self.let_go(state, &id).await;
+        }
+    }
+
+    /// Makes the network, or changes it to what it should be, and comes into its gossip.
+    async fn hold(&self, state: &mut State, network: &Network) -> Result<(), String> {
+        let id = network.id.to_string();
+        let balancer = state.balancers.get(&id).map(|balancer| balancer.address.address);
+        let spec = overlay_spec(network, balancer, state.data_path)?;
+        self.0.net.overlay_ensure(spec).await.map_err(|error| chain(&error))?;
+        let is_new = !state.held.contains_key(&id);
+        state.held.entry(id.clone()).or_default().is_ingress = network.spec.ingress;
+        if is_new && let Some(gossip) = state.gossip.clone() {
+            join(&gossip, &id).await;
+        }
+        self.announce_balancer(state, &id).await;
+        Ok(())
+    }
+
+    /// Takes a network down that nobody here is on.
+    async fn let_go(&self, state: &mut State, id: &str) {
+        state.held.remove(id);
+        if let Some(gossip) = &state.gossip
+            && let Err(error) = gossip.leave_network(id).await
+        {
+            tracing::debug!(network = id, %error, "the network was not in the gossip");
+        }
+        state.tables.remove_network(id);
+        self.apply(state).await;
+        self.0.net.names().drop_network(id);
+        if let Err(error) = self.0.net.overlay_remove(id).await {
+            tracing::warn!(network = id, error = chain(&error), "a network could not be removed");
+        }
+    }
+
+    async fn announce_balancer(&self, state: &mut State, id: &str) {
+        let (Some(balancer), Some(vtep)) = (state.balancers.get(id), state.data_path.address) else { return };
+        let place = (id.to_owned(), balancer.endpoint.clone());
+        if state.own.contains_key(&place) {
+            return;
+        }
+        let peer = peer_record(balancer.address, words::mac_of(balancer.address.address), vtep);
+        state.own.insert(place.clone(), Own::new("", Some(peer)));
+        announce(state, &place).await;
+    }
+
+    async fn withdraw_balancer(&self, state: &mut State, id: &str) {
+        if let Some(balancer) = state.balancers.get(id) {
+            let place = (id.to_owned(), balancer.endpoint.clone());
+            withdraw(state, &place).await;
+        }
+    }
+
+    /// A container's links are made: the others may send to it.
+    pub(crate) async fn link(&self, container: &str, sandbox: &Sandbox) {
+        let mut state = self.lock().await;
+        for endpoint in &sandbox.endpoints {
+            let place = (endpoint.network_id.clone(), endpoint.endpoint_id.clone());
+            let Some(held) = state.held.get_mut(&place.0) else { continue };
+            held.holders.insert(container.to_owned());
+            if state.own.get(&place).is_some_and(|own| own.peer.is_some()) {
+                continue;
+            }
+            let mac = words::parse_mac(&endpoint.mac);
+            let peer = state.data_path.address.zip(mac).map(|(vtep, mac)| peer_record(endpoint.address, mac, vtep));
+            state.own.entry(place.clone()).or_insert_with(|| Own::new(container, None)).peer = peer;
+            announce(&mut state, &place).await;
+        }
+    }
+
+    /// A container's links are gone.
+    pub(crate) async fn unlink(&self, container: &str) {
+        let mut state = self.lock().await;
+        let places: Vec<Place> = places_of(&state, container);
+        for place in &places {
+            withdraw(&mut state, place).await;
+            state.tables.remove_endpoint(&place.0, &place.1);
+        }
+        self.apply(&mut state).await;
+        self.save(&state);
+        self.release_in(&mut state, container).await;
+    }
+
+    /// Keeps which tasks take connections, for the next daemon.
+    fn save(&self, state: &State) {
+        let saved = state.own.iter().filter_map(|((network, endpoint), own)| {
+            Some(SavedOwn {
+                network: network.clone(),
+                endpoint: endpoint.clone(),
+                container: own.container.clone(),
+                record: own.record.as_ref()?.encode(),
+            })
+        });
+        self.0.file.write(&saved.collect::<Vec<_>>());
+    }
+
+    /// A container may be asked for by its names, and a task takes connections. `record` is made for each of its networks.
+    /// Returns when this machine's tables have it.
+    pub(crate) async fn enable(
+        &self,
+        container: &str,
+        record: impl Fn(&str) -> Option<EndpointRecord>,
+    ) -> Result<(), NetError> {
+        let mut state = self.lock().await;
+        for place in places_of(&state, container) {
+            let Some(record) = record(&place.0) else { continue };
+            let Some(own) = state.own.get_mut(&place) else { continue };
+            if own.record.as_ref() == Some(&record) {
+                continue;
+            }
+            own.record = Some(record.clone());
+            state.tables.set_endpoint(&place.0, &place.1, HERE, record);
+            announce(&mut state, &place).await;
+        }
+        self.save(&state);
+        self.try_apply(&mut state).await
+    }
+
+    /// A task gets no new connections, on no node. Returns when this machine's tables have it and the others were told;
+    /// whether it was enabled before.
+    pub(crate) async fn disable(&self, container: &str) -> Result<bool, NetError> {
+        let mut state = self.lock().await;
+        let mut told = Vec::new();
+        for place in places_of(&state, container) {
+            let Some(own) = state.own.get_mut(&place) else { continue };
+            let Some(record) = own.record.as_mut().filter(|record| !record.disabled) else { continue };
+            record.disabled = true;
+            let record = record.clone();
+            state.tables.set_endpoint(&place.0, &place.1, HERE, record.clone());
+            told.push((place, record));
+        }
+        if told.is_empty() {
+            return Ok(false);
+        }
+        self.save(&state);
+        let applied = self.try_apply(&mut state).await;
+        let State { gossip: Some(gossip), own, .. } = &mut *state else { return applied.map(|()| true) };
+        for (place, record) in told {
+            let Some(own) = own.get_mut(&place).filter(|own| own.told.contains_key(ENDPOINT_TABLE)) else { continue };
+            let value = record.encode();
+            own.told.insert(ENDPOINT_TABLE, value.clone());
+            if let Err(error) = gossip.update_entry(&place.0, ENDPOINT_TABLE, &place.1, value).await {
+                tracing::debug!(endpoint = place.1, %error, "the others were not told that a task stops");
+            }
+        }
+        applied.map(|()| true)
+    }
+
+    /// Gossip has begun, or has ended: what is here is told, and what the others tell replaces what was known.
+    pub(crate) async fn set_gossip(&self, handle: Option<Handle>) {
+        let mut state = self.lock().await;
+        state.gossip = handle;
+        state.own.values_mut().for_each(|own| own.told.clear());
+        let Some(gossip) = state.gossip.clone() else { return };
+        for id in state.held.keys() {
+            join(&gossip, id).await;
+        }
+        let places: Vec<Place> = state.own.keys().cloned().collect();
+        for place in places {
+            announce(&mut state, &place).await;
+        }
+    }
+
+    /// Takes what others announce; `None`: it is gone.
+    pub(crate) async fn take(&self, told: Vec<(Told, Option<Arc<[u8]>>)>) {
+        let mut state = self.lock().await;
+        for (Told { table, network, endpoint, keeps_clients }, value) in told {
+            if state.own.contains_key(&(network.clone(), endpoint.clone())) {
+                continue;
+            }
+            match (table, value) {
+                (Table::Endpoints, Some(value)) => match EndpointRecord::decode(&value) {
+                    Ok(record) => {
+                        let origin = Origin { here: false, keeps_clients };
+                        state.tables.set_endpoint(&network, &endpoint, origin, record);
+                    }
+                    Err(error) => tracing::warn!(network, endpoint, %error, "a node announces no endpoint"),
+                },
+                (Table::Endpoints, None) => state.tables.remove_endpoint(&network, &endpoint),
+                (Table::Links, Some(value)) => match PeerRecord::decode(&value) {
+                    Ok(record) => state.tables.set_link(&network, &endpoint, record),
+                    Err(error) => tracing::warn!(network, endpoint, %error, "a node announces no link"),
+                },
+                (Table::Links, None) => state.tables.remove_link(&network, &endpoint),
+            }
+        }
+        self.apply(&mut state).await;
+    }
+
+    /// This node is in no swarm.
+    pub(crate) async fn forget(&self) {
+        let mut state = self.lock().await;
+        let networks: Vec<String> = state.held.keys().cloned().collect();
+        for id in networks {
+            self.let_go(&mut state, &id).await;
+        }
+        *state = State::default();
+        self.save(&state);
+        self.0.attached.send_replace(BTreeSet::new());
+    }
+
+    async fn apply(&self, state: &mut State) {
+        if let Err(error) = self.try_apply(state).await {
+            tracing::error!(error = chain(&error), "tables of the swarm's network could not be written");
+        }
+    }
+
+    /// Writes what has changed; the first failure is told, the rest is written all the same.
+    async fn try_apply(&self, state: &mut State) -> Result<(), NetError> {
+        let mut links: BTreeMap<Arc<str>, (Vec<Peer>, Vec<Peer>)> = BTreeMap::new();
+        let mut failure = Ok(());
+        for change in state.tables.take_changes() {
+            match change {
+                Change::Link { network, before, after } => {
+                    let (added, removed) = links.entry(network).or_default();
+                    removed.extend(before.as_ref().and_then(words::peer));
+                    added.extend(after.as_ref().and_then(words::peer));
+                }
+                Change::Names { network, endpoint, record } => self.name(&network, &endpoint, record.as_deref()),
+                Change::Service { network, service, now } => {
+                    let is_ingress = state.held.get(&*network).is_some_and(|held| held.is_ingress);
+                    let written = self.balance(&network, &service, now.as_ref(), is_ingress).await;
+                    failure = failure.and(written);
+                }
+            }
+        }
+        for (network, (added, removed)) in links {
+            failure = failure.and(self.0.net.change_peers(&network, added, removed).await);
+        }
+        failure
+    }
+
+    fn name(&self, network: &str, endpoint: &str, record: Option<&EndpointRecord>) {
+        let names = self.0.net.names();
+        let address = record.and_then(|record| record.address);
+        let (Some(record), Some(IpAddr::V4(address))) = (record, address) else {
+            return names.remove(network, endpoint, OWNER);
+        };
+        let v4 = |address: Option<IpAddr>| match address {
+            Some(IpAddr::V4(address)) => Some(address),
+            _ => None,
+        };
+        let service = (!record.service_name.is_empty()).then(|| ServiceNames {
+            name: record.service_name.clone(),
+            aliases: record.aliases.clone(),
+            virtual_ip: v4(record.virtual_ip),
+        });
+        names.upsert(NameRecord {
+            network_id: network.to_owned(),
+            endpoint_id: endpoint.to_owned(),
+            owner: OWNER.to_owned(),
+            name: record.name.clone(),
+            task_aliases: record.task_aliases.clone(),
+            service,
+            address,
+            address_v6: None,
+            is_disabled: record.disabled,
+        });
+    }
+
+    async fn balance(
+        &self,
+        network: &str,
+        service: &str,
+        now: Option<&Service>,
+        is_ingress: bool,
+    ) -> Result<(), NetError> {
+        let net = &self.0.net;
+        match now {
+            Some(now) if is_ingress => net.set_service(service, words::port_groups(now), Default::default()).await,
+            None if is_ingress => net.remove_service(service).await,
+            Some(Service { virtual_ip: Some(IpAddr::V4(address)), backends, .. }) => {
+                net.set_virtual_service(network, service, *address, words::addresses(backends)).await
+            }
+            Some(_) | None => net.remove_virtual_service(network, service).await,
+        }
+    }
+}
+
+/// Something that another node says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) table: Table,
+    pub(crate) network: String,
+    pub(crate) endpoint: String,
+    /// Its node lets clients' addresses through.
+    pub(crate) keeps_clients: bool,
+}
+
+/// Where it says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    /// `endpoint_table`.
+    Endpoints,
+    /// `overlay_peer_table`.
+    Links,
+}
+
+fn places_of(state: &State, container: &str) -> Vec<Place> {
+    state.own.iter().filter(|(_, own)| own.container == container).map(|(place, _)| place.clone()).collect()
+}
+
+fn peer_record(address: Ipv4Cidr, mac: [u8; 6], vtep: Ipv4Addr) -> PeerRecord {
+    PeerRecord { address: address.address.into(), prefix: address.prefix, mac, tunnel_endpoint: vtep.into() }
+}
+
+async fn join(gossip: &Handle, network: &str) {
+    if let Err(error) = gossip.join_network(network).await {
+        tracing::warn!(network, %error, "the network does not come into the gossip");
+    }
+}
+
+/// Tells the others of an endpoint: its link, and its record if it has one. dockerd takes changes for deletions, so what was
+/// told before is deleted first.
+async fn announce(state: &mut State, place: &Place) {
+    let State { gossip: Some(gossip), own, .. } = state else { return };
+    let Some(own) = own.get_mut(place) else { return };
+    let peer = own.peer.as_ref().map(|peer| (PEER_TABLE, peer.encode()));
+    let record = own.record.as_ref().map(|record| (ENDPOINT_TABLE, record.encode()));
+    for (table, value) in peer.into_iter().chain(record) {
+        let (network, key) = (place.0.as_str(), place.1.as_str());
+        match own.told.get(table) {
+            Some(told) if *told == value => continue,
+            // It may have gone meanwhile, which is as good.
+            Some(_) => drop(gossip.delete_entry(network, table, key).await),
+            None => {}
+        }
+        match gossip.create_entry(network, table, key, value.clone()).await {
+            Ok(()) => drop(own.told.insert(table, value)),
+            Err(error) => tracing::warn!(network, endpoint = key, %error, "an endpoint is not told to the others"),
+        }
+    }
+}
+
+async fn withdraw(state: &mut State, place: &Place) {
+    let Some(own) = state.own.remove(place) else { return };
+    let Some(gossip) = &state.gossip else { return };
+    for table in own.told.keys() {
+        if let Err(error) = gossip.delete_entry(&place.0, table, &place.1).await {
+            tracing::debug!(network = place.0, endpoint = place.1, %error, "an endpoint was not told of");
+        }
+    }
+}
