@@ -11,6 +11,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod balance;
 mod cidr;
 mod config;
 mod conntrack;
@@ -36,6 +37,7 @@ mod state;
 mod store;
 mod task_rules;
 mod types;
+mod vips;
 mod vxlan;
 mod warnings;
 
@@ -46,6 +48,6 @@ pub use error::NetError;
 pub use net::{Net, ReconcileReport};
 pub use overlay::{DATA_PATH_PORT, OverlayEndpointSpec, OverlaySpec, OverlaySubnet, Peer};
 pub use types::{
-    Backend, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort, NetworkContainer,
-    NetworkInfo, PortBinding, Protocol, PublishedPort, Sandbox, SandboxMode, SandboxSpec,
+    Backend, BackendNode, ClientAddress, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort,
+    NetworkContainer, NetworkInfo, PortBinding, PortGroup, Protocol, PublishedPort, Sandbox, SandboxMode, SandboxSpec,
 };

@@ -15,13 +15,13 @@ use crate::ingress::sandbox_path;
 use crate::ipam::{free_subnet, mac_of};
 use crate::links::Links;
 use crate::netns::{self, Namespace};
-use crate::overlay::{OverlayRecord, Turns, network_path};
+use crate::overlay::{OverlayRecord, Turns, balancer_path, network_path};
 use crate::ports::PortTable;
 use crate::state::{GWBRIDGE, State, kernel, new_id, now_unix_ns};
-use crate::store::{Folder, NetworkRecord, Networks, Place, SandboxRecord, Single, Store};
+use crate::store::{Folder, NetworkRecord, Networks, Place, SandboxRecord, Single, Store, VirtualRecord};
 use crate::{
-    Backend, Endpoint, EtcFiles, IngressPort, Ipv4Cidr, Names, NetConfig, NetError, NetworkInfo, OverlayEndpointSpec,
-    OverlaySpec, Peer, Sandbox, SandboxMode, SandboxSpec,
+    ClientAddress, Endpoint, EtcFiles, Ipv4Cidr, Names, NetConfig, NetError, NetworkInfo, OverlayEndpointSpec,
+    OverlaySpec, Peer, PortGroup, Sandbox, SandboxMode, SandboxSpec,
 };
 
 /// The network of this machine. Cheap to clone; every method may be called from many tasks at once. Calls that change
@@ -153,7 +153,7 @@ impl Net {
     /// Makes an overlay network on this node, or changes it to `spec`. Idempotent. Containers stay when the tunnel address,
     /// the balancer's address, the name or the MTU change; when the subnets change the network is made anew without them.
     /// With [`OverlaySpec::ingress`] the ingress sandbox is made too, and another ingress network is removed; when its address
-    /// changes it is made anew, without services.
+    /// changes it is made anew, with the services it had.
     pub async fn overlay_ensure(&self, spec: OverlaySpec) -> Result<(), NetError> {
         let inner = Arc::clone(&self.inner);
         to_the_end(async move { inner.overlay_ensure(spec).await }).await
@@ -208,19 +208,47 @@ impl Net {
         to_the_end(async move { inner.ingress_remove().await }).await
     }
 
-    /// Replaces ports and backends of one service atomically; returns once the kernel has taken them. Established
-    /// connections to a removed backend go on; UDP flows to it are moved. Without backends a port refuses connections.
+    /// Replaces ports and tasks of one service atomically; returns once the kernel has taken them. Established connections
+    /// to a task that is gone go on; UDP flows to it are moved. Ports without tasks refuse connections. Without groups the
+    /// service is taken out.
     pub async fn set_service(
         &self,
         service_id: &str,
-        ports: Vec<IngressPort>,
-        backends: Vec<Backend>,
+        groups: Vec<PortGroup>,
+        clients: ClientAddress,
     ) -> Result<(), NetError> {
-        self.inner.set_service(service_id, ports, backends)
+        self.inner.set_service(service_id, groups, clients)
     }
 
-    /// How many TCP connections through this node's mesh to a task are open; those that are ending in order do not count.
-    /// Reads the whole connection table of the ingress sandbox.
+    /// Gives a service its own address on an overlay network, in place of what it had there: each new connection to it goes
+    /// to the next of `backends`, from this node's balancer address. As with [`Net::set_service`], established connections
+    /// go on, and UDP flows move. Without backends connections are refused.
+    pub async fn set_virtual_service(
+        &self,
+        network_id: &str,
+        service_id: &str,
+        address: Ipv4Addr,
+        backends: Vec<Ipv4Addr>,
+    ) -> Result<(), NetError> {
+        let (network_id, service_id) = (network_id.to_owned(), service_id.to_owned());
+        let (inner, wanted) = (Arc::clone(&self.inner), VirtualRecord { network_id, service_id, address, backends });
+        to_the_end(async move { inner.set_virtual_service(wanted).await }).await
+    }
+
+    /// Takes a service's own address on a network away. `Ok` if it has none.
+    pub async fn remove_virtual_service(&self, network_id: &str, service_id: &str) -> Result<(), NetError> {
+        let (inner, network_id, service_id) = (Arc::clone(&self.inner), network_id.to_owned(), service_id.to_owned());
+        to_the_end(async move { inner.remove_virtual_service(&network_id, &service_id).await }).await
+    }
+
+    /// Services with an address of their own on a network; after a restart those of the former daemon.
+    pub fn virtual_services(&self, network_id: &str) -> Vec<String> {
+        let state = self.inner.state();
+        state.overlays.get(network_id).map(|overlay| overlay.virtual_services()).unwrap_or_default()
+    }
+
+    /// How many TCP connections through this node's mesh and balancers to a task are open; those that are ending in order do
+    /// not count. Reads the whole connection table of each.
     pub fn open_connections(&self, backend: Ipv4Addr) -> Result<usize, NetError> {
         self.inner.open_connections(backend)
     }
@@ -233,7 +261,7 @@ impl Net {
     /// Services that are in the mesh; after a restart those of the former daemon.
     pub fn services(&self) -> Vec<String> {
         let state = self.inner.state();
-        state.ingress.as_ref().map(|ingress| ingress.services().keys().cloned().collect()).unwrap_or_default()
+        state.ingress.iter().flat_map(|ingress| ingress.mesh.services().map(str::to_owned)).collect()
     }
 
     /// Removes everything from the kernel: sandboxes, ingress, bridges, tables. For the end of an installation.
@@ -416,7 +444,7 @@ impl Inner {
         self.remove_stray_links().await?;
         let mut state = self.state();
         if let Some(ingress) = &mut state.ingress {
-            ingress.restore()?;
+            ingress.mesh.restore().map_err(kernel("write the mesh"))?;
         }
         let rules = state.host_rules(&self.config);
         state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
@@ -431,8 +459,10 @@ impl Inner {
             let sandboxes = state.sandboxes.values().filter_map(|record| record.sandbox.netns.clone());
             let records = self.store.read_all::<OverlayRecord>(Folder::Overlays)?;
             let overlays = records.iter().map(|(network_id, _)| network_path(&self.config, network_id));
+            let balancers = records.iter().filter(|(_, record)| record.balancer.is_some());
+            let balancers = balancers.map(|(network_id, _)| balancer_path(&self.config, network_id));
             let ingress = state.ingress.iter().map(|_| sandbox_path(&self.config));
-            sandboxes.chain(overlays).chain(ingress).collect()
+            sandboxes.chain(overlays).chain(balancers).chain(ingress).collect()
         };
         let mut removed = Vec::new();
         let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(removed) };
@@ -449,7 +479,13 @@ impl Inner {
             let state = self.state();
             let sandboxes = state.sandboxes.values().flat_map(|record| record.links.clone());
             let ingress = state.ingress.iter().flat_map(|ingress| ingress.record.links.clone());
-            sandboxes.chain(ingress).map(|link| link.name).chain(self.fading.names()).collect()
+            let balancers = state.overlays.values().filter_map(|overlay| overlay.record.balancer.as_ref());
+            sandboxes
+                .chain(ingress)
+                .chain(balancers.map(|balancer| balancer.link.clone()))
+                .map(|link| link.name)
+                .chain(self.fading.names())
+                .collect()
         };
         let bridges: Vec<(Arc<Links>, u32)> = {
             let state = self.state();

@@ -91,6 +91,15 @@ impl Socket {
         }
     }
 
+    /// Whether there is a table of this name.
+    pub(crate) fn has_table(&mut self, table: &Table) -> io::Result<bool> {
+        match self.request(&table.question()) {
+            Ok(replies) => Ok(!replies.is_empty()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends a request (not a batch) and returns its answers; an error answer is `Err`.
     pub(crate) fn request(&mut self, bytes: &[u8]) -> io::Result<Vec<Reply>> {
         self.send(bytes)?;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::balancer;
 use super::devices::{self, Site};
 use super::ensure::network_path;
 use super::peers::Peers;
@@ -46,7 +47,8 @@ pub(crate) async fn adopt(
             let entries = device.vxlan.and_then(|index| found.get(&index));
             peers.change(&record.spec, &entries.map(peers_of).unwrap_or_default(), &[]);
         }
-        overlays.insert(network_id, Overlay { record, links: Arc::new(links), devices, peers });
+        let balancer = balancer::adopt(config, store, &record).await;
+        overlays.insert(network_id, Overlay { record, links: Arc::new(links), devices, peers, balancer });
     }
     Ok(overlays)
 }
@@ -144,7 +146,7 @@ impl Inner {
             self.remove_ingress()?;
             self.make_ingress(&record).await?;
         }
-        Ok(())
+        self.mend_balancer(network_id).await
     }
 }
 
