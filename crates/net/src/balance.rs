@@ -220,9 +220,15 @@ impl<T: Kind> Balance<T> {
         Ok(())
     }
 
-    /// Whether the kernel has a table of this name, be it as it should or not.
-    pub(crate) fn is_there(&mut self) -> io::Result<bool> {
-        self.socket.has_table(&self.table)
+    /// Writes the table anew if someone has removed it, and tells whether that was so.
+    pub(crate) fn restore_if_gone(&mut self) -> io::Result<bool> {
+        if self.socket.has_table(&self.table)? {
+            return Ok(false);
+        }
+        self.restore()?;
+        // what came meanwhile was translated by nobody
+        self.drop_stranded(&BTreeSet::new())?;
+        Ok(true)
     }
 
     /// A service as the kernel has it.
@@ -249,10 +255,11 @@ impl<T: Kind> Balance<T> {
             self.contents.put(service_id, before);
             return Err(error);
         }
-        if delta.may_strand
-            && let Err(error) = self.drop_stranded(service_id, &before)
-        {
-            tracing::warn!(%error, service_id, "datagram flows to a backend that is gone may go on");
+        if delta.may_strand {
+            let closed = delta.removed.iter().copied().collect();
+            if let Err(error) = self.drop_stranded(&closed) {
+                tracing::warn!(%error, service_id, "datagram flows to a backend that is gone may go on");
+            }
         }
         let added = delta.added.into_iter().map(|(key, _)| key).collect();
         Ok(KeyChange { added, removed: delta.removed })
@@ -326,19 +333,18 @@ impl<T: Kind> Balance<T> {
     }
 
     /// Moves datagram flows away from backends that are gone: their entries would hold them for as long as the client
-    /// sends. Likewise those that began while there was no backend.
-    fn drop_stranded(&mut self, service_id: &str, before: &Service<T::Key>) -> io::Result<()> {
-        let service = self.contents.services.get(service_id);
-        let now: BTreeMap<T::Key, usize> = service.into_iter().flat_map(Service::keys).collect();
-        let backends: BTreeSet<(usize, Ipv4Addr)> = service.into_iter().flat_map(Service::backends).collect();
-        let closed: BTreeSet<T::Key> = before.keys().map(|(key, _)| key).filter(|key| !now.contains_key(key)).collect();
+    /// sends. Likewise those that began while there was no backend, and those to keys that have been closed.
+    fn drop_stranded(&mut self, closed: &BTreeSet<T::Key>) -> io::Result<()> {
+        let contents = &self.contents;
+        let is_stranded = |key: T::Key, answers: Ipv4Addr| match contents.owners.get(&key) {
+            Some((service_id, at)) => {
+                let group = contents.services.get(service_id).and_then(|service| service.groups.get(*at));
+                group.is_none_or(|group| !group.backends.contains(&answers))
+            }
+            None => closed.contains(&key),
+        };
         conntrack::delete(&mut self.socket, |flow| {
-            let key = T::of(flow);
-            flow.protocol == Protocol::Udp.number()
-                && match now.get(&key) {
-                    Some(at) => !backends.contains(&(*at, flow.answers)),
-                    None => closed.contains(&key),
-                }
+            flow.protocol == Protocol::Udp.number() && is_stranded(T::of(flow), flow.answers)
         })
     }
 }
@@ -417,7 +423,7 @@ mod tests {
     fn keys_follow_their_group() {
         let mut contents = Contents::default();
         let delta = contents.put("one", service(&[(&[80, 443], &[A])], &[]));
-        assert_eq!((delta.added, delta.gone), (vec![(80, 0), (443, 0)], 1..0));
+        assert_eq!((delta.added, delta.gone.is_empty()), (vec![(80, 0), (443, 0)], true));
         // during an update one port has fewer tasks
         let delta = contents.put("one", service(&[(&[80], &[A, B]), (&[443], &[B])], &[]));
         assert_eq!((delta.moved, delta.added, delta.may_strand), (vec![(443, 1)], vec![], false));

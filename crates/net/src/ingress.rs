@@ -16,12 +16,14 @@ use crate::links::{BridgePort, Veth};
 use crate::mesh::{self, GATEWAY_LINK, Port, PublishedPorts};
 use crate::net::Inner;
 use crate::netns::{self, Namespace};
-use crate::nft::{Socket, Table};
+use crate::nft::{self, Socket, Table};
+use crate::open::Surroundings;
 use crate::overlay::{OverlayRecord, make_namespace};
 use crate::ports::PortTable;
 use crate::sandbox::near_name;
 use crate::state::{GWBRIDGE, State, kernel, new_id};
-use crate::store::{Folder, IngressRecord, NearLink, Place, ServiceRecord, Single, Store};
+use crate::store::{Folder, IngressRecord, NearLink, Place, ServiceRecord, Single};
+use crate::watch::{Site, Watch};
 use crate::{ClientAddress, Endpoint, NetConfig, NetError, PortGroup, PublishedPort};
 
 const SANDBOX: &str = "ingress_sbox";
@@ -33,18 +35,22 @@ pub(crate) const BACKENDS_MAX: usize = 1 << 14;
 pub(crate) struct Ingress {
     pub(crate) record: IngressRecord,
     pub(crate) mesh: Balance<PublishedPorts>,
+    /// Notices when the mesh's table is removed.
+    _watch: Watch,
 }
 
 impl Ingress {
     /// Opens the sandbox with the services on disk.
-    fn open(config: &NetConfig, store: &Store, record: IngressRecord, sandbox: &Namespace) -> Result<Self, NetError> {
+    fn open(of: &Surroundings<'_>, record: IngressRecord, sandbox: &Namespace) -> Result<Self, NetError> {
+        let Surroundings { config, store, alarms } = *of;
         let services: Vec<(String, ServiceRecord)> = store.read_all(Folder::Services)?;
         let services = services.into_iter().map(|(service_id, service)| (service_id, mesh::service(&service)));
         let kind = PublishedPorts { own: record.mesh.address.address, near: record.gateway.address.network() };
         let table = Table::ip(format!("{}-mesh", config.table_prefix));
         let socket = sandbox.enter(Socket::open).map_err(kernel("open a firewall socket"))?;
         let mesh = Balance::replace(kind, socket, table, services).map_err(kernel("write the mesh"))?;
-        Ok(Self { record, mesh })
+        let watch = sandbox.enter(nft::news).and_then(|news| Watch::start(news, Site::Ingress, alarms));
+        Ok(Self { record, mesh, _watch: watch.map_err(kernel("watch the mesh"))? })
     }
 
     /// Holds the published ports of all services.
@@ -71,12 +77,13 @@ pub(crate) fn sandbox_path(config: &NetConfig) -> PathBuf {
 }
 
 /// Finds the ingress sandbox that a former daemon left; `None` if it is not whole.
-pub(crate) fn adopt(config: &NetConfig, store: &Store) -> Result<Option<Ingress>, NetError> {
+pub(crate) fn adopt(of: &Surroundings<'_>) -> Result<Option<Ingress>, NetError> {
+    let Surroundings { config, store, .. } = *of;
     let Some(record) = store.read::<IngressRecord>(Single::Ingress)? else { return Ok(None) };
     let path = sandbox_path(config);
     let sandbox = Namespace::pinned(&path).map_err(|source| NetError::File { path, source })?;
     let Some(sandbox) = sandbox else { return Ok(None) };
-    Ingress::open(config, store, record, &sandbox).map(Some)
+    Ingress::open(of, record, &sandbox).map(Some)
 }
 
 impl Inner {
@@ -173,7 +180,7 @@ impl Inner {
             started.map_err(kernel(format!("configure link {}", endpoint.link)))?;
         }
         let mut state = self.state();
-        let ingress = Ingress::open(&self.config, &self.store, record, &sandbox)?;
+        let ingress = Ingress::open(&self.surroundings(), record, &sandbox)?;
         ingress.hold_ports(&mut state.ports);
         state.ingress = Some(ingress);
         let rules = state.host_rules(&self.config);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use futures::StreamExt;
 
@@ -11,14 +11,16 @@ use crate::dns::{self, Resolvers};
 use crate::etc_files::{self, Hosts};
 use crate::fading::Fading;
 use crate::firewall::Firewall;
-use crate::ingress::sandbox_path;
 use crate::ipam::{free_subnet, mac_of};
 use crate::links::Links;
-use crate::netns::{self, Namespace};
-use crate::overlay::{OverlayRecord, Turns, balancer_path, network_path};
+use crate::netns;
+use crate::open::Surroundings;
+use crate::overlay::{OverlayRecord, Turns};
 use crate::ports::PortTable;
+use crate::reconcile::{ReconcileReport, is_lost};
 use crate::state::{GWBRIDGE, State, kernel, new_id, now_unix_ns};
-use crate::store::{Folder, NetworkRecord, Networks, Place, SandboxRecord, Single, Store, VirtualRecord};
+use crate::store::{Folder, NetworkRecord, Networks, SandboxRecord, Single, Store, VirtualRecord};
+use crate::watch::{self, Alarms, Watch};
 use crate::{
     ClientAddress, Endpoint, EtcFiles, Ipv4Cidr, Names, NetConfig, NetError, NetworkInfo, OverlayEndpointSpec,
     OverlaySpec, Peer, PortGroup, Sandbox, SandboxMode, SandboxSpec,
@@ -29,17 +31,6 @@ use crate::{
 #[derive(Clone)]
 pub struct Net {
     inner: Arc<Inner>,
-}
-
-/// What [`Net::reconcile`] removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReconcileReport {
-    /// Containers whose sandboxes were left over.
-    pub removed_sandboxes: Vec<String>,
-    /// Pinned namespaces that belonged to nobody.
-    pub removed_namespaces: Vec<String>,
-    /// Known containers whose namespace is gone (after a reboot); their sandboxes must be made anew.
-    pub lost_sandboxes: Vec<String>,
 }
 
 /// Name servers that are started at once after a restart: each waits for the kernel to forget rules (15 ms).
@@ -59,11 +50,22 @@ pub(crate) struct Inner {
     pub(crate) fading: Fading,
     /// Name servers of sandboxes.
     pub(crate) dns: Resolvers,
+    /// Places where tables were removed.
+    alarms: Arc<Alarms>,
+    /// Notices when the host's tables are removed; `None` if there are none.
+    _watch: Option<Watch>,
+    /// Answers the alarms; ends with this.
+    answers: OnceLock<watch::Task>,
     node_name: String,
     warnings: Vec<String>,
 }
 
 impl Inner {
+    /// What the network's parts are made from.
+    pub(crate) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings { config: &self.config, store: &self.store, alarms: &self.alarms }
+    }
+
     /// The state; the lock is never held while something is awaited.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -76,7 +78,10 @@ impl Net {
     pub async fn open(config: NetConfig) -> Result<Self, NetError> {
         let inner = crate::open::open(config).await?;
         inner.adopt_resolvers().await;
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        let answers = watch::answer(Arc::clone(&inner.alarms), Arc::downgrade(&inner));
+        inner.answers.set(answers).expect("an inner that is new has no task yet");
+        Ok(Self { inner })
     }
 
     /// Things the operator should know, each with its remedy (a `FORWARD` policy of drop, …).
@@ -291,6 +296,8 @@ pub(crate) struct Parts {
     pub(crate) links: Arc<Links>,
     pub(crate) bridge_index: u32,
     pub(crate) state: State,
+    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) watch: Option<Watch>,
     pub(crate) node_name: String,
     pub(crate) warnings: Vec<String>,
 }
@@ -307,6 +314,9 @@ impl Inner {
             state: Mutex::new(parts.state),
             turns: Turns::default(),
             fading: Fading::default(),
+            alarms: parts.alarms,
+            _watch: parts.watch,
+            answers: OnceLock::new(),
             node_name: parts.node_name,
             warnings: parts.warnings,
         }
@@ -426,100 +436,6 @@ impl Inner {
         Ok(index)
     }
 
-    async fn reconcile(&self, known: &BTreeSet<String>) -> Result<ReconcileReport, NetError> {
-        let mut report = ReconcileReport::default();
-        self.mend_overlays().await?;
-        let records: Vec<SandboxRecord> = self.state().sandboxes.values().cloned().collect();
-        for record in records {
-            let container_id = &record.spec.container_id;
-            if !known.contains(container_id) {
-                self.remove_sandbox(container_id).await?;
-                report.removed_sandboxes.push(container_id.clone());
-            } else if is_lost(&record) || self.has_lost_link(&record).await? {
-                self.remove_sandbox(container_id).await?;
-                report.lost_sandboxes.push(container_id.clone());
-            }
-        }
-        report.removed_namespaces = self.remove_stray_namespaces()?;
-        self.remove_stray_links().await?;
-        let mut state = self.state();
-        if let Some(ingress) = &mut state.ingress {
-            ingress.mesh.restore().map_err(kernel("write the mesh"))?;
-        }
-        let rules = state.host_rules(&self.config);
-        state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
-        Ok(report)
-    }
-
-    /// Removes pins that belong to nobody.
-    fn remove_stray_namespaces(&self) -> Result<Vec<String>, NetError> {
-        let folder = self.config.exec_root.join("netns");
-        let owned: BTreeSet<_> = {
-            let state = self.state();
-            let sandboxes = state.sandboxes.values().filter_map(|record| record.sandbox.netns.clone());
-            let records = self.store.read_all::<OverlayRecord>(Folder::Overlays)?;
-            let overlays = records.iter().map(|(network_id, _)| network_path(&self.config, network_id));
-            let balancers = records.iter().filter(|(_, record)| record.balancer.is_some());
-            let balancers = balancers.map(|(network_id, _)| balancer_path(&self.config, network_id));
-            let ingress = state.ingress.iter().map(|_| sandbox_path(&self.config));
-            sandboxes.chain(overlays).chain(balancers).chain(ingress).collect()
-        };
-        let mut removed = Vec::new();
-        let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(removed) };
-        for path in entries.flatten().map(|entry| entry.path()).filter(|path| !owned.contains(path)) {
-            netns::remove(&path).map_err(|source| NetError::File { path: path.clone(), source })?;
-            removed.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
-        }
-        Ok(removed)
-    }
-
-    /// Removes veth ends on our bridges whose sandbox is gone.
-    async fn remove_stray_links(&self) -> Result<(), NetError> {
-        let owned: BTreeSet<String> = {
-            let state = self.state();
-            let sandboxes = state.sandboxes.values().flat_map(|record| record.links.clone());
-            let ingress = state.ingress.iter().flat_map(|ingress| ingress.record.links.clone());
-            let balancers = state.overlays.values().filter_map(|overlay| overlay.record.balancer.as_ref());
-            sandboxes
-                .chain(ingress)
-                .chain(balancers.map(|balancer| balancer.link.clone()))
-                .map(|link| link.name)
-                .chain(self.fading.names())
-                .collect()
-        };
-        let bridges: Vec<(Arc<Links>, u32)> = {
-            let state = self.state();
-            let own = [Some(self.bridge_index), state.gwbridge_index].into_iter().flatten();
-            let own = own.map(|index| (Arc::clone(&self.links), index));
-            let overlays = state.overlays.values();
-            let overlays =
-                overlays.flat_map(|overlay| overlay.devices.iter().map(|device| (&overlay.links, device.bridge)));
-            own.chain(overlays.map(|(links, index)| (Arc::clone(links), index))).collect()
-        };
-        for (links, bridge) in bridges {
-            for port in links.ports(bridge).await.map_err(kernel("list links"))? {
-                if is_ours(&port) && !owned.contains(&port) {
-                    links.remove(&port).await.map_err(kernel(format!("remove link {port}")))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a link of a sandbox went with an overlay network that has been made anew, or is gone.
-    async fn has_lost_link(&self, record: &SandboxRecord) -> Result<bool, NetError> {
-        for link in record.links.iter().filter(|link| link.place != Place::Host) {
-            let found = match self.links_at(&link.place) {
-                Some(links) => links.index(&link.name).await.map_err(kernel("find a link"))?,
-                None => None,
-            };
-            if found.is_none() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     async fn destroy(&self) -> Result<(), NetError> {
         let containers: Vec<String> = self.state().sandboxes.keys().cloned().collect();
         for container_id in containers {
@@ -542,20 +458,6 @@ impl Inner {
 /// The text of a file; empty if there is none.
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
-}
-
-/// A veth name of ours: `veth` and seven hex digits. Others' links on a shared bridge are not touched.
-fn is_ours(link: &str) -> bool {
-    link.strip_prefix("veth").is_some_and(|rest| rest.len() == 7 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// Whether the namespace of a record is gone, or was never finished.
-pub(crate) fn is_lost(record: &SandboxRecord) -> bool {
-    match &record.sandbox.netns {
-        _ if !record.is_ready => true,
-        Some(path) => !matches!(Namespace::pinned(path), Ok(Some(_))),
-        None => false,
-    }
 }
 
 /// The bridge address of the first free subnet.

@@ -129,6 +129,20 @@ impl State {
         self.firewall.replace(&rules).map_err(kernel(action))
     }
 
+    /// Writes the host's tables anew if someone has removed one, and tells whether that was so.
+    pub(crate) fn restore_host(&mut self, config: &NetConfig) -> Result<bool, NetError> {
+        if self.firewall.is_whole().map_err(kernel("look for our tables"))? {
+            return Ok(false);
+        }
+        let rules = self.host_rules(config);
+        self.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
+        // what came meanwhile was translated by nobody
+        let ports = rules.forwards.iter().map(|forward| (forward.port.protocol, forward.port.host_port));
+        let ports = ports.chain(rules.ingress_ports.iter().copied());
+        self.delete_flows(ports.filter(|(protocol, _)| *protocol == Protocol::Udp).map(|(_, port)| port).collect())?;
+        Ok(true)
+    }
+
     /// Datagram flows keep the translation they began with: those to a port that has changed must begin anew.
     fn move_datagrams(&mut self, forwards: &[Forward]) -> Result<(), NetError> {
         let udp = forwards.iter().filter(|forward| forward.port.protocol == Protocol::Udp);

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use model::TaskId;
-use net::{Backend, IngressPort, Net, NetError};
+use net::{Backend, ClientAddress, IngressPort, Net, NetError, PortGroup};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -137,8 +137,9 @@ impl Balancer {
             self.net.remove_service(service).await?;
             table.services.remove(service);
         } else {
-            let backends = members.tasks.values().map(|address| Backend { address: *address }).collect();
-            self.net.set_service(service, members.ports.clone(), backends).await?;
+            let backends = members.tasks.values().map(|address| Backend::here(*address)).collect();
+            let group = PortGroup { ports: members.ports.clone(), backends };
+            self.net.set_service(service, vec![group], ClientAddress::Kept).await?;
         }
         if let Err(error) = self.save(table) {
             tracing::warn!(file = %self.file.display(), %error, "the table of the mesh's tasks could not be written");

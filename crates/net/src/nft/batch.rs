@@ -31,6 +31,9 @@ enum Op {
     DelElement = 14,
 }
 
+/// Type of the message that tells of it.
+pub(super) const TABLE_DELETED: u16 = (SUBSYSTEM << 8) | Op::DelTable as u16;
+
 /// Address families of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {

@@ -7,7 +7,7 @@ use netlink_sys::{Socket as RawSocket, SocketAddr, constants::NETLINK_NETFILTER}
 use nix::sys::socket::{setsockopt, sockopt};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::batch::{Batch, Table};
+use super::batch::{Batch, TABLE_DELETED, Table};
 use super::message::messages;
 
 const ERROR: u16 = 2;
@@ -144,6 +144,23 @@ impl Socket {
             }
         }
     }
+}
+
+/// Opens a socket in the thread's namespace that hears of every change of nftables there.
+pub(crate) fn news() -> io::Result<RawSocket> {
+    const NFNLGRP_NFTABLES: u32 = 7;
+    let mut raw = RawSocket::new(NETLINK_NETFILTER)?;
+    raw.bind_auto()?;
+    raw.set_non_blocking(true)?;
+    raw.add_membership(NFNLGRP_NFTABLES)?;
+    Ok(raw)
+}
+
+/// Reads the next piece of news; whether a table was deleted.
+pub(crate) fn was_table_deleted(news: &RawSocket) -> io::Result<bool> {
+    let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
+    news.recv_from(&mut buffer, libc::MSG_DONTWAIT)?;
+    Ok(messages(&buffer).iter().any(|message| message.kind == TABLE_DELETED))
 }
 
 fn error_of(body: &[u8]) -> Option<io::Error> {

@@ -10,6 +10,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{Overlay, OverlayRecord, OverlaySpec, make_namespace};
 use crate::balance::{Balance, KeyChange, Service};
@@ -18,11 +19,13 @@ use crate::ipam::{mac_of, mac_text};
 use crate::links::{BridgePort, Links, Veth};
 use crate::net::Inner;
 use crate::netns::{self, Namespace};
-use crate::nft::{Socket, Table};
+use crate::nft::{self, Socket, Table};
+use crate::open::Surroundings;
 use crate::sandbox::near_name;
 use crate::state::{kernel, new_id};
 use crate::store::{BalancerRecord, Folder, NearLink, Place, Store, VirtualRecord};
 use crate::vips::{self, VirtualAddresses};
+use crate::watch::{Site, Watch};
 use crate::{Endpoint, Ipv4Cidr, NetConfig, NetError};
 
 const LINK: &str = "eth0";
@@ -31,9 +34,11 @@ const LINK: &str = "eth0";
 pub(crate) struct Balancer {
     pub(crate) vips: Balance<VirtualAddresses>,
     /// The socket in its namespace.
-    links: std::sync::Arc<Links>,
+    links: Arc<Links>,
     /// Its link there.
     index: u32,
+    /// Notices when its table is removed.
+    _watch: Watch,
 }
 
 /// Where a network's balancer is pinned, under dockerd's name for it.
@@ -50,12 +55,8 @@ fn records(store: &Store, network_id: &str) -> Result<Vec<VirtualRecord>, NetErr
 
 impl Balancer {
     /// Opens a balancer whose namespace and link are there, with the services on disk.
-    async fn open(
-        config: &NetConfig,
-        store: &Store,
-        overlay: &OverlayRecord,
-        namespace: &Namespace,
-    ) -> Result<Self, NetError> {
+    async fn open(of: &Surroundings<'_>, overlay: &OverlayRecord, namespace: &Namespace) -> Result<Self, NetError> {
+        let Surroundings { config, store, alarms } = *of;
         let links = Links::open_in(namespace).map_err(kernel("open a route netlink socket"))?;
         let index = links.existing_index(LINK).await.map_err(kernel("find a balancer's link"))?;
         let own = overlay.spec.lb_address.ok_or_else(|| no_address(&overlay.spec))?;
@@ -65,16 +66,19 @@ impl Balancer {
         let table = Table::ip(format!("{}-vips", config.table_prefix));
         let vips = Balance::replace(VirtualAddresses { own }, socket, table, services);
         let vips = vips.map_err(kernel("write a balancer's table"))?;
-        Ok(Self { vips, links: std::sync::Arc::new(links), index })
+        let site = Site::Balancer(overlay.spec.network_id.clone());
+        let watch = namespace.enter(nft::news).and_then(|news| Watch::start(news, site, alarms));
+        let watch = watch.map_err(kernel("watch a balancer's table"))?;
+        Ok(Self { vips, links: Arc::new(links), index, _watch: watch })
     }
 }
 
 /// Finds the balancer that a former daemon left; `None` if it is not whole: then it is made anew when it is mended.
-pub(super) async fn adopt(config: &NetConfig, store: &Store, overlay: &OverlayRecord) -> Option<Balancer> {
+pub(super) async fn adopt(of: &Surroundings<'_>, overlay: &OverlayRecord) -> Option<Balancer> {
     overlay.balancer.as_ref()?;
-    let path = balancer_path(config, &overlay.spec.network_id);
+    let path = balancer_path(of.config, &overlay.spec.network_id);
     let namespace = Namespace::pinned(&path).ok().flatten()?;
-    let opened = Balancer::open(config, store, overlay, &namespace).await;
+    let opened = Balancer::open(of, overlay, &namespace).await;
     opened.inspect_err(|error| tracing::warn!(%error, network = overlay.spec.name, "a balancer is made anew")).ok()
 }
 
@@ -161,8 +165,8 @@ impl Inner {
             let state = self.state();
             let overlay = state.overlay(network_id)?;
             let balancer = overlay.balancer.as_ref().ok_or_else(|| NetError::NoNetwork(network_id.to_owned()))?;
-            let links = std::sync::Arc::clone(&balancer.links);
-            (links, balancer.index, overlay.record.spec.clone(), std::sync::Arc::clone(&overlay.links))
+            let links = Arc::clone(&balancer.links);
+            (links, balancer.index, overlay.record.spec.clone(), Arc::clone(&overlay.links))
         };
         let work = async {
             for address in &change.removed {
@@ -231,7 +235,7 @@ impl Inner {
             Ok(())
         };
         configured.await.map_err(kernel("configure a balancer's link"))?;
-        let balancer = Balancer::open(&self.config, &self.store, &record, &namespace).await?;
+        let balancer = Balancer::open(&self.surroundings(), &record, &namespace).await?;
         let added = balancer.vips.keys().collect();
         if let Some(overlay) = self.state().overlays.get_mut(network_id) {
             overlay.balancer = Some(balancer);
@@ -269,8 +273,7 @@ impl Inner {
         let (record, balancer) = {
             let state = self.state();
             let overlay = state.overlay(network_id)?;
-            let balancer =
-                overlay.balancer.as_ref().map(|balancer| (std::sync::Arc::clone(&balancer.links), balancer.index));
+            let balancer = overlay.balancer.as_ref().map(|balancer| (Arc::clone(&balancer.links), balancer.index));
             (overlay.record.clone(), balancer)
         };
         let wants_one =

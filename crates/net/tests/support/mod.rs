@@ -222,9 +222,13 @@ impl Server {
     }
 
     pub fn udp(netns: &Path, name: &str, port: u16) -> Self {
+        Self::udp_here(&Ns::at(netns), name, port)
+    }
+
+    pub fn udp_here(ns: &Ns, name: &str, port: u16) -> Self {
         let name = name.to_owned();
         let (sender, receiver) = mpsc::channel();
-        let thread = Ns::at(netns).spawn(move || {
+        let thread = ns.spawn(move || {
             let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
             sender.send((socket.as_raw_fd(), socket.local_addr().unwrap().port())).unwrap();
             let mut buffer = [0; 2048];
