@@ -1,6 +1,7 @@
 //! What the agent asks of the engine. The agent owns these traits; `daemon` implements them over `engine` and `net`.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,6 +9,28 @@ use futures::stream::BoxStream;
 use model::{ContainerStatus, EncryptionKey, Node, NodeDescription, PortStatus, Task, TaskId, Timestamp};
 
 use crate::Dependencies;
+
+/// A node's part in the swarm's network: what it needs to gossip with the others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetworkPart {
+    /// Where this node is.
+    pub addresses: Option<NodeAddresses>,
+    /// Keys of the gossip and of encrypted overlay networks.
+    pub keys: Vec<EncryptionKey>,
+    /// Where the managers are reached, `host:port`.
+    pub managers: Vec<String>,
+}
+
+/// A node's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// It listens on this one; unspecified for all.
+    pub listen: IpAddr,
+    /// Others are told this one.
+    pub advertise: IpAddr,
+    /// Packets of overlay networks go to this one.
+    pub data_path: IpAddr,
+}
 
 /// Makes controllers for tasks and tells what this machine is.
 #[async_trait]
@@ -18,8 +41,8 @@ pub trait Executor: Send + Sync + 'static {
     /// Takes the node object as the managers have it: addresses on the ingress and overlay networks among others.
     async fn configure(&self, node: Arc<Node>) -> Result<(), ExecutorError>;
 
-    /// Takes the network keys; called when they change.
-    async fn set_network_keys(&self, keys: Vec<EncryptionKey>) -> Result<(), ExecutorError>;
+    /// Takes this node's part in the swarm's network; called in each session, and when it changes.
+    async fn set_network(&self, part: NetworkPart) -> Result<(), ExecutorError>;
 
     /// Takes the set of all tasks of this node, after each complete set of assignments: what is left of others is
     /// removed.

@@ -27,5 +27,7 @@ mod worker;
 
 pub use connect::{Connect, Connection, ManagerAddress, Outcome};
 pub use dependencies::Dependencies;
-pub use executor::{Controller, ControllerError, Executor, ExecutorError, LogLine, LogRequest};
+pub use executor::{
+    Controller, ControllerError, Executor, ExecutorError, LogLine, LogRequest, NetworkPart, NodeAddresses,
+};
 pub use session::{AgentConfig, AgentHandle, SessionInfo, start};

@@ -17,7 +17,7 @@ use tonic::{Status, Streaming};
 use crate::logs::{Publishers, Subscriptions, selects};
 use crate::sending::{Farewell, RPC_TIMEOUT, heartbeat, leave_notice, send_statuses};
 use crate::worker::Worker;
-use crate::{Connect, Connection, Executor, ExecutorError, Outcome, task_files};
+use crate::{Connect, Connection, Executor, ExecutorError, NetworkPart, NodeAddresses, Outcome, task_files};
 
 /// Largest message taken from a manager, as SwarmKit's agents do.
 const MAX_MESSAGE_BYTES: usize = i32::MAX as usize;
@@ -36,6 +36,8 @@ pub struct AgentConfig {
     pub connect: Arc<dyn Connect>,
     /// The engine behind the controllers.
     pub executor: Arc<dyn Executor>,
+    /// Where this node is on the network, if that is known.
+    pub addresses: Option<NodeAddresses>,
     /// What the node tells of its certificate, as it is renewed.
     pub tls_info: watch::Receiver<Option<NodeTlsInfo>>,
     /// Where assignments are kept for the next run.
@@ -131,7 +133,7 @@ pub async fn start(config: AgentConfig) -> std::io::Result<AgentHandle> {
         config,
         info: info_sender,
         session_id: String::new(),
-        keys: Vec::new(),
+        network: NetworkPart::default(),
     };
     let join = tokio::spawn(async move {
         agent.run(ended).await;
@@ -146,7 +148,8 @@ struct Agent {
     rng: Rng,
     info: watch::Sender<SessionInfo>,
     session_id: String,
-    keys: Vec<EncryptionKey>,
+    /// What the executor was told last.
+    network: NetworkPart,
 }
 
 /// The streams of an open session.
@@ -258,9 +261,19 @@ impl Agent {
             message.network_bootstrap_keys.into_iter().map(EncryptionKey::from_proto).collect();
         let keys = keys.map_err(|e| Status::internal(e.to_string()))?;
         let executor = self.config.executor.clone();
-        if !keys.is_empty() && keys != self.keys {
-            executor.set_network_keys(keys.clone()).await.map_err(|e| Status::internal(e.to_string()))?;
-            self.keys = keys;
+        let managers = message.managers.into_iter().filter_map(|weighted| weighted.peer);
+        let managers: Vec<_> = managers.map(|peer| (peer.node_id, peer.addr)).collect();
+        let mut part = NetworkPart { addresses: self.config.addresses, ..self.network.clone() };
+        // What a message does not hold has not changed.
+        if !keys.is_empty() {
+            part.keys = keys;
+        }
+        if !managers.is_empty() {
+            part.managers = managers.iter().map(|(_, addr)| addr.clone()).collect();
+        }
+        if part != self.network {
+            executor.set_network(part.clone()).await.map_err(|e| Status::internal(e.to_string()))?;
+            self.network = part;
         }
         let node = node.map(Arc::new);
         if let Some(node) = &node
@@ -268,8 +281,6 @@ impl Agent {
         {
             tracing::error!(%error, "the node could not be configured");
         }
-        let managers = message.managers.into_iter().filter_map(|weighted| weighted.peer);
-        let managers: Vec<_> = managers.map(|peer| (peer.node_id, peer.addr)).collect();
         self.info.send_modify(|info| {
             info.node = node.or(info.node.take());
             if !managers.is_empty() {

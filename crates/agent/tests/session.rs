@@ -14,7 +14,7 @@ use agent::{
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{BoxStream, Stream};
-use model::{ContainerStatus, EncryptionKey, Node, NodeDescription, PortStatus, Task, TaskId, TaskState, TaskStatus};
+use model::{ContainerStatus, Node, NodeDescription, PortStatus, Task, TaskId, TaskState, TaskStatus};
 use swarm_proto::convert::ToProto;
 use swarm_proto::swarmkit as p;
 use swarm_proto::swarmkit::dispatcher_server::{Dispatcher, DispatcherServer};
@@ -183,7 +183,7 @@ impl Executor for Books {
     async fn configure(&self, _: Arc<Node>) -> Result<(), ExecutorError> {
         Ok(())
     }
-    async fn set_network_keys(&self, _: Vec<EncryptionKey>) -> Result<(), ExecutorError> {
+    async fn set_network(&self, _: agent::NetworkPart) -> Result<(), ExecutorError> {
         Ok(())
     }
     async fn retain(&self, _: BTreeSet<TaskId>) {}
@@ -261,6 +261,7 @@ impl Bench {
             node_id: "n1".into(),
             connect: Arc::new(pipe),
             executor: Arc::new(self.books.clone()),
+            addresses: None,
             tls_info,
             folder: folder.to_owned(),
             seed: 1,

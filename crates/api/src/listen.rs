@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use listenfd::ListenFd;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -13,6 +14,8 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 
 /// The port of `tcp://host` without TLS, and with.
 const DEFAULT_PORTS: (u16, u16) = (2375, 2376);
+/// The first descriptor that systemd passes (`SD_LISTEN_FDS_START`).
+const FIRST_INHERITED: usize = 3;
 /// Owner and group may connect.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -57,6 +60,15 @@ pub enum ListenError {
     /// Another process serves that socket.
     #[error("{0} is in use by another process")]
     InUse(PathBuf),
+    /// `-H fd://` without a socket from systemd.
+    #[error("no sockets found via socket activation: make sure the service was started by systemd")]
+    NoneInherited,
+    /// `-H fd://N` for a socket that systemd has not opened.
+    #[error("too few socket activated files passed in by systemd")]
+    FewInherited,
+    /// `-H fd://` with something else than a number, or of a socket that takes no connections.
+    #[error("failed to parse systemd fd address: should be a number of a socket: {0}")]
+    BadInherited(String),
     /// The group does not exist.
     #[error("group {0} not found")]
     NoGroup(String),
@@ -116,6 +128,50 @@ pub async fn bind_unix(path: &Path, group: Option<&str>) -> Result<Listener, Lis
         std::os::unix::fs::chown(path, None, Some(gid)).map_err(io_error(&place))?;
     }
     Ok(Listener::Unix(listener))
+}
+
+/// The sockets that systemd has opened for this process (`sd_listen_fds(3)`), and that nobody has taken yet.
+pub struct Inherited(ListenFd);
+
+impl Inherited {
+    /// Looks at the process's environment.
+    pub fn from_env() -> Self {
+        Self(ListenFd::from_env())
+    }
+
+    /// The sockets of `-H fd://` (all) or `fd://N` (descriptor N, from 3).
+    pub fn take(&mut self, which: &str, tls: Option<&TlsFiles>) -> Result<Vec<Listener>, ListenError> {
+        if self.0.len() == 0 {
+            return Err(ListenError::NoneInherited);
+        }
+        let places: Vec<usize> = match which {
+            "" => (0..self.0.len()).collect(),
+            number => {
+                let place = number.parse::<usize>().ok().and_then(|number| number.checked_sub(FIRST_INHERITED));
+                let place = place.ok_or_else(|| ListenError::BadInherited(number.to_owned()))?;
+                vec![Some(place).filter(|place| *place < self.0.len()).ok_or(ListenError::FewInherited)?]
+            }
+        };
+        places.into_iter().map(|place| self.listener(place, tls)).collect()
+    }
+
+    fn listener(&mut self, place: usize, tls: Option<&TlsFiles>) -> Result<Listener, ListenError> {
+        let name = format!("fd://{}", place + FIRST_INHERITED);
+        let failed = || io_error(name.clone());
+        // Asked for another kind of socket it fails and keeps the socket.
+        if let Ok(Some(listener)) = self.0.take_unix_listener(place) {
+            listener.set_nonblocking(true).map_err(failed())?;
+            return UnixListener::from_std(listener).map(Listener::Unix).map_err(failed());
+        }
+        let listener = self.0.take_tcp_listener(place).map_err(failed())?;
+        let listener = listener.ok_or_else(|| ListenError::BadInherited(name.clone()))?;
+        listener.set_nonblocking(true).map_err(failed())?;
+        let listener = TcpListener::from_std(listener).map_err(failed())?;
+        match tls {
+            Some(files) => Ok(Listener::Tls(listener, TlsAcceptor::from(Arc::new(server_config(files)?)))),
+            None => Ok(Listener::Tcp(listener)),
+        }
+    }
 }
 
 /// The number of a group, by its name in `/etc/group` or as a number. The file is read here: a static binary's C library

@@ -18,6 +18,7 @@ mod executor;
 mod network;
 mod notify;
 mod options;
+mod overlay;
 mod pidfile;
 mod run;
 mod settings;

@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     List,
     /// `key=value`, may be given several times.
     Map,
+    /// A JSON value of daemon.json; there is no such flag.
+    Json,
 }
 
 /// Whether an option does something.
@@ -55,7 +57,7 @@ const fn short(name: &'static str, short: char, key: &'static str, kind: Kind) -
 }
 
 use Effect::{Ignored, Obeyed, Refused};
-use Kind::{Bool, List, Map, Number, Text};
+use Kind::{Bool, Json, List, Map, Number, Text};
 
 /// Every option, dockerd's first, then our own.
 pub(crate) const OPTIONS: &[OptionSpec] = &[
@@ -130,9 +132,16 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     opt("host-gateway-ip", "host-gateway-ips", List, Ignored),
     opt("log-format", "log-format", Text, Ignored),
     opt("no-new-privileges", "no-new-privileges", Bool, Refused),
-    opt("no-proxy", "no-proxy", Text, Ignored),
-    opt("http-proxy", "http-proxy", Text, Ignored),
-    opt("https-proxy", "https-proxy", Text, Ignored),
+    opt("no-proxy", "proxies.no-proxy", Text, Ignored),
+    opt("http-proxy", "proxies.http-proxy", Text, Ignored),
+    opt("https-proxy", "proxies.https-proxy", Text, Ignored),
+    opt("swarm-raft-heartbeat-tick", "swarm-raft-heartbeat-tick", Number, Ignored),
+    opt("swarm-raft-election-tick", "swarm-raft-election-tick", Number, Ignored),
+    opt("network-diagnostic-port", "network-diagnostic-port", Number, Ignored),
+    opt("cdi-spec-dir", "cdi-spec-dirs", List, Ignored),
+    opt("allow-nondistributable-artifacts", "allow-nondistributable-artifacts", List, Ignored),
+    opt("min-api-version", "min-api-version", Text, Ignored),
+    opt("builder", "builder", Json, Ignored),
     opt("node-generic-resource", "node-generic-resources", List, Ignored),
     opt("oom-score-adjust", "oom-score-adjust", Number, Ignored),
     opt("raw-logs", "raw-logs", Bool, Ignored),
@@ -250,9 +259,13 @@ impl Given {
     /// Adds what daemon.json says. A key that the command line has too is an error, as with dockerd.
     pub(crate) fn merge_file(&mut self, text: &str) -> Result<(), OptionError> {
         let value: Value = serde_json::from_str(text).map_err(|error| OptionError::File(error.to_string()))?;
-        let Value::Object(map) = value else {
+        let Value::Object(mut map) = value else {
             return Err(OptionError::File("the configuration file must hold a JSON object".to_owned()));
         };
+        // The one object whose members are options of their own.
+        if let Some(Value::Object(proxies)) = map.remove("proxies") {
+            map.extend(proxies.into_iter().map(|(key, value)| (format!("proxies.{key}"), value)));
+        }
         let by_key = |key: &str| OPTIONS.iter().find(|spec| !spec.key.is_empty() && spec.key == key);
         let unknown: Vec<&str> = map.keys().map(String::as_str).filter(|key| by_key(key).is_none()).collect();
         if !unknown.is_empty() {
@@ -324,7 +337,7 @@ fn find_flag(arg: &str) -> Result<(&'static OptionSpec, Option<String>), OptionE
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (long, None),
         };
-        let spec = OPTIONS.iter().find(|spec| spec.name == name);
+        let spec = OPTIONS.iter().find(|spec| spec.name == name && spec.kind != Kind::Json);
         return spec.map(|spec| (spec, value)).ok_or_else(|| OptionError::Unknown(format!("--{name}")));
     }
     let Some(rest) = arg.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
@@ -365,6 +378,7 @@ fn file_values(spec: &OptionSpec, value: &Value) -> Result<Vec<String>, OptionEr
             };
             list.iter().filter_map(text).collect()
         }
+        (_, value) if spec.kind == Kind::Json => vec![value.to_string()],
         (_, Value::Object(map)) if spec.kind == Kind::Map => {
             map.iter().filter_map(|(key, value)| Some(format!("{key}={}", scalar(value)?))).collect()
         }
@@ -383,7 +397,7 @@ fn file_values(spec: &OptionSpec, value: &Value) -> Result<Vec<String>, OptionEr
 pub(crate) fn help() -> String {
     let mut out =
         String::from("Usage:  skep daemon [OPTIONS]\n\nRuns the engine and the swarm of this machine.\n\nOptions:\n");
-    for spec in OPTIONS {
+    for spec in OPTIONS.iter().filter(|spec| spec.kind != Kind::Json) {
         let short = spec.short.map_or("   ".to_owned(), |letter| format!("-{letter},"));
         let value = match spec.kind {
             Kind::Bool => "",
@@ -391,6 +405,7 @@ pub(crate) fn help() -> String {
             Kind::Number => " int",
             Kind::List => " list",
             Kind::Map => " map",
+            Kind::Json => " json",
         };
         let note = match spec.effect {
             Effect::Obeyed => "",

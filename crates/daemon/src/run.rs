@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::listen::{Host, Listener, bind_tcp, bind_unix};
+use api::listen::{Host, Inherited, Listener, bind_tcp, bind_unix};
 use api::{About, ApiState};
 use engine::{Engine, Shutdown};
 use image::ImageStore;
@@ -95,7 +95,7 @@ async fn serve(settings: Settings, args: Vec<String>, root: DataRoot) -> anyhow:
     // Tools that ask a dockerd for its stacks send these; untaken they would end the daemon.
     let asked = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
     let parts = open(settings).await?;
-    let listeners = listen(&parts.settings).await?;
+    let listeners = listen(&parts.settings).await.context("failed to load listeners")?;
     let stop = CancellationToken::new();
     let reloader = tokio::spawn(reload(parts.images.clone(), parts.settings.clone(), args, parts.engine.clone()));
     let state = api_state(&parts, &root);
@@ -186,14 +186,25 @@ async fn remove_everything(settings: Settings, root: DataRoot) -> anyhow::Result
     parts.net.destroy().await.context("the network cannot be removed")?;
     let Parts { settings, images, .. } = parts;
     drop(images);
-    std::fs::remove_dir_all(&settings.exec_root).context("the exec root cannot be removed")?;
-    std::fs::remove_dir_all(&settings.data_root).context("the data root cannot be removed")?;
+    remove_root(&settings.exec_root).context("the exec root cannot be removed")?;
+    remove_root(&settings.data_root).context("the data root cannot be removed")?;
     drop(root);
     Ok(())
 }
 
+/// Removes a folder with all in it; one that is a mount point stays, empty.
+fn remove_root(root: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && std::fs::read_dir(root)?.next().is_none() => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 async fn listen(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
+    let mut inherited = Inherited::from_env();
     let mut seen = BTreeSet::new();
     for host in &settings.hosts {
         if !seen.insert(format!("{host:?}")) {
@@ -212,9 +223,10 @@ async fn listen(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
                 }
                 bind_tcp(address, settings.tls.as_ref()).await?
             }
-            Host::Fd(_) => anyhow::bail!(
-                "-H fd:// (sockets handed over by systemd) is not built in this version of Skep: use -H unix://"
-            ),
+            Host::Fd(which) => {
+                listeners.extend(inherited.take(which, settings.tls.as_ref())?);
+                continue;
+            }
         });
     }
     Ok(listeners)

@@ -2,7 +2,7 @@
 //! starts.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use api::listen::{Host, ListenError, TlsFiles};
@@ -245,10 +245,7 @@ fn network(given: &Given, data_root: &Path, exec_root: &Path) -> Result<NetConfi
     name("table-prefix", &mut config.table_prefix)?;
     let pools = given.list("default-address-pool");
     if !pools.is_empty() {
-        let read = |text: &String| {
-            address_pool(text).ok_or_else(|| bad("default-address-pool", text, "must be base=CIDR,size=N"))
-        };
-        config.default_address_pools = pools.iter().map(read).collect::<Result<_, _>>()?;
+        config.default_address_pools = pools.iter().map(|text| usable_pool(text)).collect::<Result<_, _>>()?;
     }
     if let Some(bip) = given.text("bip") {
         config.bridge_address = Some(bip.parse().map_err(|error: net::CidrError| bad("bip", bip, error))?);
@@ -262,6 +259,9 @@ fn network(given: &Given, data_root: &Path, exec_root: &Path) -> Result<NetConfi
     }
     if let Some(mtu) = given.number("mtu").filter(|mtu| *mtu != 0) {
         config.mtu = u32::try_from(mtu).map_err(|error| bad("mtu", &mtu.to_string(), error))?;
+    }
+    if let Some(server) = given.list("dns").iter().find(|server| server.parse::<IpAddr>().is_err()) {
+        return Err(bad("dns", server, format!("{server} is not an ip address")));
     }
     config.dns = DnsConfig {
         servers: given.list("dns").to_vec(),
@@ -283,6 +283,16 @@ fn address_pool(text: &str) -> Option<AddressPool> {
         }
     }
     Some(AddressPool { base: base?, size: size? })
+}
+
+/// A pool that subnets of its size can be cut from.
+fn usable_pool(text: &str) -> Result<AddressPool, SettingsError> {
+    let wrong = |why: &str| bad("default-address-pool", text, why);
+    let pool = address_pool(text).ok_or_else(|| wrong("must be base=CIDR,size=N"))?;
+    match pool.size {
+        size if size < pool.base.prefix || size > 30 => Err(wrong(&format!("invalid pools size: {size}"))),
+        _ => Ok(pool),
+    }
 }
 
 fn labels(given: &Given) -> Result<BTreeMap<String, String>, SettingsError> {
@@ -333,6 +343,8 @@ mod tests {
         check(&["--tlsverify"], "--tlscacert");
         check(&["-H", "http://x"], "unable to parse docker host");
         check(&["--default-address-pool", "10.0.0.0/8"], "--default-address-pool");
+        check(&["--default-address-pool", "base=10.1.0.0/16,size=8"], "invalid pools size: 8");
+        check(&["--dns", "bad"], "bad is not an ip address");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use agent::{Controller, ControllerError, Dependencies, Executor, ExecutorError};
 use anyhow::{Context, Result};
 use manager::{Manager, Next};
 use model::{
-    ContainerSpec, EncryptionKey, Node, NodeAvailability, NodeDescription, NodeState, ReplicatedService, ServiceMode,
-    ServiceSpec, Task, TaskId, TaskRuntime, TaskSpec, TaskState,
+    ContainerSpec, Node, NodeAvailability, NodeDescription, NodeState, ReplicatedService, ServiceMode, ServiceSpec,
+    Task, TaskId, TaskRuntime, TaskSpec, TaskState,
 };
 use node::{InitRequest, JoinRequest, NodeConfig, SwarmNode};
 use serde::Serialize;
@@ -219,7 +219,7 @@ impl Executor for NoTasks {
         Ok(())
     }
 
-    async fn set_network_keys(&self, _: Vec<EncryptionKey>) -> Result<(), ExecutorError> {
+    async fn set_network(&self, _: agent::NetworkPart) -> Result<(), ExecutorError> {
         Ok(())
     }
 

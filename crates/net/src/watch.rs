@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use netlink_sys::Socket as RawSocket;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -72,7 +71,7 @@ pub(crate) struct Watch(#[expect(dead_code, reason = "held for its end")] Task);
 impl Watch {
     /// Watches through a socket that [`nft::news`] opened in the namespace. Must be called within a runtime.
     pub(crate) fn start(socket: RawSocket, site: Site, alarms: &Arc<Alarms>) -> io::Result<Self> {
-        let (socket, alarms) = (AsyncFd::register_with_interest(socket, Interest::READABLE)?, Arc::clone(alarms));
+        let (socket, alarms) = (nft::await_news(socket)?, Arc::clone(alarms));
         let watch = async move {
             if let Err(error) = run(&socket, || alarms.raise(&site)).await {
                 tracing::warn!(%error, ?site, "removed tables are not noticed any more");

@@ -128,6 +128,7 @@ impl Running {
             node_id: keeper.node_id(),
             connect: broker.clone(),
             executor: config.executor,
+            addresses: saved.addresses(),
             tls_info: keeper.tls_info(),
             folder: folder.worker(),
             seed: seed(),

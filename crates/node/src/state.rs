@@ -4,9 +4,11 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use agent::NodeAddresses;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "docker-state.json";
@@ -36,6 +38,17 @@ pub(crate) struct Saved {
     /// This manager's number in the raft group; 0 for a worker.
     #[serde(rename = "RaftID")]
     pub(crate) raft_id: u64,
+}
+
+impl Saved {
+    /// Where this node is on the network; `None` if what is saved says nothing of it.
+    pub(crate) fn addresses(&self) -> Option<NodeAddresses> {
+        let ip = |text: &str| text.parse::<SocketAddr>().ok().map(|addr| addr.ip());
+        let advertise = ip(&self.advertise_addr).or_else(|| self.local_addr.parse().ok())?;
+        let data_path = self.data_path_addr.parse().unwrap_or(advertise);
+        let any = if advertise.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        Some(NodeAddresses { listen: ip(&self.listen_addr).unwrap_or(any), advertise, data_path })
+    }
 }
 
 /// Why the state could not be read or written.

@@ -12,15 +12,16 @@ mod template;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use agent::{Controller, ControllerError, Dependencies, Executor, ExecutorError};
+use agent::{Controller, ControllerError, Dependencies, Executor, ExecutorError, NetworkPart};
 use async_trait::async_trait;
 use engine::Engine;
 use image::ImageStore;
-use model::{EncryptionKey, Node, NodeDescription, Task, TaskId};
+use model::{Node, NodeDescription, Task, TaskId};
 use net::{Net, OverlaySpec, OverlaySubnet};
 use tokio::sync::watch;
 
 use crate::errors::chain;
+use crate::overlay::Gossiping;
 use balancer::Balancer;
 use controller::TaskController;
 use pull::Puller;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) puller: Puller,
     pub(crate) balancer: Balancer,
     pub(crate) net: Net,
+    /// What the swarm's nodes tell each other of their endpoints.
+    pub(crate) gossiping: Gossiping,
     /// Whether the ingress network is made on this node.
     pub(crate) ingress_ready: watch::Sender<bool>,
     pub(crate) about: describe::About,
@@ -49,10 +52,13 @@ pub(crate) use describe::About;
 
 impl TaskExecutor {
     pub(crate) fn new(engine: Engine, images: ImageStore, net: Net, about: About, exec_root: &std::path::Path) -> Self {
+        let gossiping = Gossiping::new(net.node_name());
+        tokio::spawn(crate::overlay::tell(gossiping.handle()));
         let shared = Shared {
             engine,
             puller: Puller::new(images),
             balancer: Balancer::open(net.clone(), exec_root),
+            gossiping,
             net,
             ingress_ready: watch::Sender::new(false),
             about,
@@ -63,6 +69,7 @@ impl TaskExecutor {
     /// This node is in no swarm: no task, no ingress.
     pub(crate) async fn forget(&self) {
         self.retain(BTreeSet::new()).await;
+        self.shared.gossiping.leave().await;
         self.shared.ingress_ready.send_replace(false);
         if let Err(error) = self.shared.net.ingress_remove().await {
             tracing::warn!(error = chain(&error), "the ingress network could not be removed");
@@ -83,8 +90,8 @@ impl Executor for TaskExecutor {
         Ok(())
     }
 
-    async fn set_network_keys(&self, _: Vec<EncryptionKey>) -> Result<(), ExecutorError> {
-        // Keys are for gossip and encrypted overlays between machines; one machine has neither.
+    async fn set_network(&self, part: NetworkPart) -> Result<(), ExecutorError> {
+        self.shared.gossiping.set(part).await;
         Ok(())
     }
 

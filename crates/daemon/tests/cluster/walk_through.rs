@@ -1,6 +1,7 @@
 //! The article's second half: a second machine joins, takes its share, leaves.
 
 use crate::hosts::Wire;
+use crate::support::until;
 
 fn states(node_ls: &str) -> Vec<String> {
     let mut rows: Vec<String> = node_ls.lines().map(str::to_owned).collect();
@@ -27,6 +28,12 @@ fn a_second_machine_joins_takes_its_share_and_leaves() {
     let expected = vec![format!("a/Ready/Active/Leader/{version}"), format!("b/Ready/Active//{version}")];
     a.until(NODES, |out| states(out) == expected);
     assert_eq!(b.running(), 0, "who joins gets nothing by itself");
+    for (host, other) in [(a, b), (b, a)] {
+        let line = format!("address={}:7946", other.address);
+        until("gossip with the other", || {
+            host.log().lines().any(|it| it.contains("a node gossips") && it.contains(&line)).then_some(())
+        });
+    }
     a.docker("service update --force --detach=false dummy");
     let (on_a, on_b) = (a.running(), b.running());
     assert!(matches!((on_a, on_b), (2, 3) | (3, 2)), "{on_a} and {on_b}");
@@ -47,6 +54,7 @@ fn a_second_machine_joins_takes_its_share_and_leaves() {
     assert_eq!(b.docker("swarm leave").trim(), "Node left the swarm.");
     a.until(NODES, |out| states(out)[1].starts_with("b/Down/Active/"));
     assert_eq!(b.running(), 0, "it stopped its tasks before it left");
+    until("the end of its gossip", || a.log().contains("a node does not gossip any more").then_some(()));
     a.until("ps -q", |out| out.lines().count() == 5);
     a.until_replicas("dummy", "5/5");
     a.docker("node rm b");

@@ -4,6 +4,7 @@
 
 mod clients;
 mod crash;
+mod process;
 mod registry;
 mod services;
 mod support;

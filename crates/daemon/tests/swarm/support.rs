@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Longest wait for anything; only what is broken reaches it.
 pub const LONG: Duration = Duration::from_secs(60);
 
-const SKEP: &str = env!("CARGO_BIN_EXE_skep");
+pub const SKEP: &str = env!("CARGO_BIN_EXE_skep");
 
 /// A running daemon.
 pub struct Daemon {
@@ -106,6 +106,12 @@ impl Daemon {
         self.folder.path().join(name)
     }
 
+    /// Writes a file of the daemon's folder; its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        fs::write(self.file(name), text).expect("a file");
+        self.file(name).display().to_string()
+    }
+
     /// The daemon's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.file("log")).unwrap_or_default()
@@ -113,8 +119,24 @@ impl Daemon {
 
     /// Starts the process and waits until it answers.
     pub fn run(&mut self) {
+        self.run_by(Command::new(SKEP));
+    }
+
+    /// The same, with a listening socket from a parent as systemd hands it over: it is asked by `-H fd://` in the options.
+    pub fn run_activated(&mut self, socket: &str) {
+        let parent = "$^F = 9; my $path = shift; socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die $!; \
+                      bind($s, sockaddr_un($path)) or die $!; listen($s, 16) or die $!; \
+                      POSIX::dup2(fileno($s), 3) or die $!; \
+                      $ENV{LISTEN_FDS} = 1; $ENV{LISTEN_PID} = $$; exec @ARGV or die $!";
+        let mut command = Command::new("perl");
+        command.args(["-MSocket", "-MPOSIX", "-e", parent]).arg(self.file(socket)).arg(SKEP);
+        self.options.extend(["-H".to_owned(), "fd://".to_owned()]);
+        self.run_by(command);
+        self.options.truncate(self.options.len() - 2);
+    }
+
+    fn run_by(&mut self, mut command: Command) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.file("log")).expect("a log");
-        let mut command = Command::new(SKEP);
         command.arg("daemon").args(&self.options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.process_group(0).spawn().expect("the daemon starts"));
         let socket = self.file("skep.sock");
@@ -142,6 +164,11 @@ impl Daemon {
         let pid = nix::unistd::Pid::from_raw(process.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("SIGTERM");
         until("the daemon's end", || process.try_wait().expect("wait"));
+    }
+
+    /// Whether the API answers on a socket of the daemon's folder.
+    pub fn answers_on(&self, socket: &str) -> bool {
+        ping(&self.file(socket))
     }
 
     fn host(&self) -> String {

@@ -5,7 +5,8 @@ use std::io;
 
 use netlink_sys::{Socket as RawSocket, SocketAddr, constants::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::batch::{Batch, TABLE_DELETED, Table};
 use super::message::messages;
@@ -119,9 +120,7 @@ impl Socket {
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() > self.sent_limit {
-            // SAFETY: the descriptor belongs to `self.raw`, which outlives this borrow.
-            let fd = unsafe { BorrowedFd::borrow_raw(self.raw.as_raw_fd()) };
-            setsockopt(&fd, sockopt::SndBufForce, &(bytes.len() + 4096))?;
+            setsockopt(&self.raw, sockopt::SndBufForce, &(bytes.len() + 4096))?;
             self.sent_limit = bytes.len();
         }
         let sent = self.raw.send_to(bytes, &SocketAddr::new(0, 0), 0)?;
@@ -154,6 +153,12 @@ pub(crate) fn news() -> io::Result<RawSocket> {
     raw.set_non_blocking(true)?;
     raw.add_membership(NFNLGRP_NFTABLES)?;
     Ok(raw)
+}
+
+/// Makes news something to be awaited. Must be called within a runtime.
+pub(crate) fn await_news(news: RawSocket) -> io::Result<AsyncFd<RawSocket>> {
+    // SAFETY: the socket owns its descriptor, which stays the same until the socket is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(news, Interest::READABLE) }?)
 }
 
 /// Reads the next piece of news; whether a table was deleted.

@@ -13,9 +13,9 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use manager::Manager;
 use model::{
-    ContainerSpec, ContainerStatus, EncryptionKey, EngineDescription, Node, NodeDescription, Platform,
-    PluginDescription, PortConfig, PortStatus, ReplicatedService, Resources, ServiceId, ServiceMode, ServiceSpec, Task,
-    TaskId, TaskRuntime, TaskSpec, TaskState,
+    ContainerSpec, ContainerStatus, EngineDescription, Node, NodeDescription, Platform, PluginDescription, PortConfig,
+    PortStatus, ReplicatedService, Resources, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskRuntime, TaskSpec,
+    TaskState,
 };
 use node::{InitRequest, NodeConfig, SwarmNode};
 use tokio::sync::watch;
@@ -66,7 +66,7 @@ impl Executor for FakeExecutor {
         Ok(())
     }
 
-    async fn set_network_keys(&self, _: Vec<EncryptionKey>) -> Result<(), ExecutorError> {
+    async fn set_network(&self, _: agent::NetworkPart) -> Result<(), ExecutorError> {
         Ok(())
     }
 
