@@ -10,9 +10,12 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use net::{Backend, IngressEndpointSpec, IngressPort, Net, PortBinding, Protocol, Sandbox, SandboxMode, SandboxSpec};
+use net::{
+    Backend, ClientAddress, IngressEndpointSpec, IngressPort, Net, PortBinding, Protocol, Sandbox, SandboxMode,
+    SandboxSpec,
+};
 use nix::sys::socket::{setsockopt, sockopt};
-use support::{Ns, container, ingress_spec, machine};
+use support::{Ns, container, group, ingress_spec, machine};
 
 const ROUNDS: usize = 7;
 const CONNECTIONS: usize = 2000;
@@ -29,8 +32,8 @@ fn main() {
         let task = task(&net, 5).await;
         serve(&bridge.netns.unwrap());
         serve(&task.netns.unwrap());
-        let backends: Vec<_> = vec![Backend { address: Ipv4Addr::new(10, 0, 0, 5) }];
-        net.set_service("bench", vec![port(9005, 80)], backends.clone()).await.unwrap();
+        let backends: Vec<_> = vec![Backend::here(Ipv4Addr::new(10, 0, 0, 5))];
+        net.set_service("bench", group(vec![port(9005, 80)], backends.clone()), ClientAddress::Kept).await.unwrap();
         let host = &machine.host;
         let direct = bridge.endpoints[0].address.address;
         paths(host, &[("container, direct", &format!("{direct}:80")), ("container, -p", "192.0.2.1:8080")]);
@@ -206,9 +209,11 @@ async fn updates(net: &Net) {
     for count in [5u8, 200] {
         let mut times = Vec::new();
         for round in 0..50u8 {
-            let backends = (0..count).map(|last| Backend { address: Ipv4Addr::new(10, 0, round % 2, last) });
+            let backends = (0..count).map(|last| Backend::here(Ipv4Addr::new(10, 0, round % 2, last)));
             let begin = Instant::now();
-            net.set_service("other", vec![port(9100, 80)], backends.collect()).await.unwrap();
+            net.set_service("other", group(vec![port(9100, 80)], backends.collect()), ClientAddress::Kept)
+                .await
+                .unwrap();
             times.push(begin.elapsed());
         }
         println!("set_service with {count} backends: {:?}", median(&mut times));
@@ -224,13 +229,13 @@ async fn first_packet(machine: &support::Machine, net: &Net, backends: &[Backend
     let few = cost(&machine.host);
     let begin = Instant::now();
     let ports = (0..MANY_PORTS).map(|index| port(10_000 + index, 80)).collect();
-    net.set_service("many", ports, backends.to_vec()).await.unwrap();
+    net.set_service("many", group(ports, backends.to_vec()), ClientAddress::Kept).await.unwrap();
     println!("{MANY_PORTS} ports opened in {:?}", begin.elapsed());
     let many = cost(&machine.host);
     let percent = 100.0 * (many.as_secs_f64() / few.as_secs_f64() - 1.0);
     println!("connection at 1 port: {few:?}; at {MANY_PORTS} ports: {many:?} ({percent:+.1} %)");
     let begin = Instant::now();
-    net.set_service("other", vec![port(9100, 80)], backends.to_vec()).await.unwrap();
+    net.set_service("other", group(vec![port(9100, 80)], backends.to_vec()), ClientAddress::Kept).await.unwrap();
     println!("one more port then: {:?}", begin.elapsed());
     net.remove_service("many").await.unwrap();
 }

@@ -24,6 +24,8 @@ pub(crate) struct Flow {
     pub(crate) protocol: u8,
     /// Destination port that the client asked for.
     pub(crate) port: u16,
+    /// Address that the client asked.
+    pub(crate) asked: Ipv4Addr,
     /// Address that answers, after translation.
     pub(crate) answers: Ipv4Addr,
     /// TCP: whether an end still has something to say.
@@ -83,6 +85,7 @@ fn read(attributes: &[u8]) -> Option<Flow> {
     Some(Flow {
         protocol: *attribute(proto, 1)?.first()?,
         port: u16::from_be_bytes(attribute(proto, 3)?.try_into().ok()?),
+        asked: address(original, 2)?,
         answers: address(attribute(attributes, TUPLE_REPLY)?, 1)?,
         is_open: tcp_state(attributes).is_some_and(|state| state < TCP_TIME_WAIT),
     })

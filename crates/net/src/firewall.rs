@@ -66,6 +66,8 @@ pub(crate) struct Firewall {
     ports: Table,
     ingress: Table,
     overlay: Table,
+    /// The tables have been written, and not been removed by us.
+    is_up: bool,
 }
 
 const GATES: &str = "tunnels";
@@ -86,6 +88,7 @@ impl Firewall {
             ports: table("ports"),
             ingress: table("ingress"),
             overlay: table("overlay"),
+            is_up: false,
         })
     }
 
@@ -118,11 +121,26 @@ impl Firewall {
                 write_overlay(&mut batch, overlay, rules);
                 batch
             });
-        self.socket.as_mut().map_or(Ok(()), |socket| socket.replace(first, second, &stand_ins))
+        let Some(socket) = self.socket.as_mut() else { return Ok(()) };
+        self.is_up = true;
+        socket.replace(first, second, &stand_ins)
+    }
+
+    /// Whether all tables are there that should be, whatever is in them.
+    pub(crate) fn is_whole(&mut self) -> io::Result<bool> {
+        let tables = self.tables().map(Table::clone);
+        let Some(socket) = self.socket.as_mut().filter(|_| self.is_up) else { return Ok(true) };
+        for table in &tables {
+            if !socket.has_table(table)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Removes all tables.
     pub(crate) fn remove(&mut self) -> io::Result<()> {
+        self.is_up = false;
         let mut batch = Batch::new();
         for table in self.tables().into_iter().flat_map(|table| [table.clone(), table.stand_in()]) {
             batch.add_table(&table);

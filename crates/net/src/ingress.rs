@@ -7,61 +7,66 @@
 //!                   └────────────────────────────────────────────────────────────────────────  eth1 (default route)
 //! ```
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use crate::balance::{Balance, KeyChange, Service};
 use crate::ipam::{mac_of, mac_text};
 use crate::links::{BridgePort, Veth};
-use crate::mesh::{GATEWAY_LINK, Mesh, PortChange};
+use crate::mesh::{self, GATEWAY_LINK, Port, PublishedPorts};
 use crate::net::Inner;
 use crate::netns::{self, Namespace};
-use crate::nft::Socket;
+use crate::nft::{self, Socket, Table};
+use crate::open::Surroundings;
 use crate::overlay::{OverlayRecord, make_namespace};
 use crate::ports::PortTable;
 use crate::sandbox::near_name;
 use crate::state::{GWBRIDGE, State, kernel, new_id};
-use crate::store::{Folder, IngressRecord, NearLink, Place, ServiceRecord, Single, Store};
-use crate::{Backend, Endpoint, IngressPort, NetConfig, NetError, Protocol, PublishedPort};
+use crate::store::{Folder, IngressRecord, NearLink, Place, ServiceRecord, Single};
+use crate::watch::{Site, Watch};
+use crate::{ClientAddress, Endpoint, NetConfig, NetError, PortGroup, PublishedPort};
 
 const SANDBOX: &str = "ingress_sbox";
+
+/// Tasks behind one port, or behind one address, of one service.
+pub(crate) const BACKENDS_MAX: usize = 1 << 14;
 
 /// The ingress sandbox as it stands.
 pub(crate) struct Ingress {
     pub(crate) record: IngressRecord,
-    mesh: Mesh,
+    pub(crate) mesh: Balance<PublishedPorts>,
+    /// Notices when the mesh's table is removed.
+    _watch: Watch,
 }
 
 impl Ingress {
-    /// Writes the mesh anew as it should be.
-    pub(crate) fn restore(&mut self) -> Result<(), NetError> {
-        self.mesh.restore().map_err(kernel("write the mesh"))
-    }
-
-    /// Services of the mesh.
-    pub(crate) fn services(&self) -> &BTreeMap<String, ServiceRecord> {
-        self.mesh.services()
-    }
-
-    /// Which service has which port.
-    pub(crate) fn port_owners(&self) -> &BTreeMap<(Protocol, u16), String> {
-        self.mesh.owners()
+    /// Opens the sandbox with the services on disk.
+    fn open(of: &Surroundings<'_>, record: IngressRecord, sandbox: &Namespace) -> Result<Self, NetError> {
+        let Surroundings { config, store, alarms } = *of;
+        let services: Vec<(String, ServiceRecord)> = store.read_all(Folder::Services)?;
+        let services = services.into_iter().map(|(service_id, service)| (service_id, mesh::service(&service)));
+        let kind = PublishedPorts { own: record.mesh.address.address, near: record.gateway.address.network() };
+        let table = Table::ip(format!("{}-mesh", config.table_prefix));
+        let socket = sandbox.enter(Socket::open).map_err(kernel("open a firewall socket"))?;
+        let mesh = Balance::replace(kind, socket, table, services).map_err(kernel("write the mesh"))?;
+        let watch = sandbox.enter(nft::news).and_then(|news| Watch::start(news, Site::Ingress, alarms));
+        Ok(Self { record, mesh, _watch: watch.map_err(kernel("watch the mesh"))? })
     }
 
     /// Holds the published ports of all services.
     pub(crate) fn hold_ports(&self, ports: &mut PortTable) {
-        for key in self.mesh.owners().keys() {
-            ports.adopt(&owner(*key), &[published(*key)]);
+        for key in self.mesh.keys() {
+            ports.adopt(&owner(key), &[published(key)]);
         }
     }
 }
 
 /// Key of a service's port in the port table.
-fn owner((protocol, port): (Protocol, u16)) -> String {
+fn owner((protocol, port): Port) -> String {
     format!("ingress {protocol} {port}")
 }
 
-fn published((protocol, port): (Protocol, u16)) -> PublishedPort {
+fn published((protocol, port): Port) -> PublishedPort {
     let host_address = std::net::Ipv4Addr::UNSPECIFIED;
     PublishedPort { protocol, container_port: port, host_address, host_port: port }
 }
@@ -72,38 +77,38 @@ pub(crate) fn sandbox_path(config: &NetConfig) -> PathBuf {
 }
 
 /// Finds the ingress sandbox that a former daemon left; `None` if it is not whole.
-pub(crate) fn adopt(config: &NetConfig, store: &Store) -> Result<Option<Ingress>, NetError> {
+pub(crate) fn adopt(of: &Surroundings<'_>) -> Result<Option<Ingress>, NetError> {
+    let Surroundings { config, store, .. } = *of;
     let Some(record) = store.read::<IngressRecord>(Single::Ingress)? else { return Ok(None) };
     let path = sandbox_path(config);
     let sandbox = Namespace::pinned(&path).map_err(|source| NetError::File { path, source })?;
     let Some(sandbox) = sandbox else { return Ok(None) };
-    let services = store.read_all(Folder::Services)?.into_iter().collect();
-    let socket = sandbox.enter(Socket::open).map_err(kernel("open a firewall socket"))?;
-    let mesh = Mesh::replace(socket, &config.table_prefix, services).map_err(kernel("write the mesh"))?;
-    Ok(Some(Ingress { record, mesh }))
+    Ingress::open(of, record, &sandbox).map(Some)
 }
 
 impl Inner {
-    /// Removes the ingress sandbox and all services. `Ok` if there is none.
+    /// Removes the ingress sandbox; services stay on disk for the next one. `Ok` if there is none.
     pub(crate) fn remove_ingress(&self) -> Result<(), NetError> {
         let Some(record) = self.store.read::<IngressRecord>(Single::Ingress)? else { return Ok(()) };
         {
             let mut state = self.state();
             if let Some(ingress) = state.ingress.take() {
-                let keys: Vec<_> = ingress.port_owners().keys().copied().collect();
-                keys.into_iter().for_each(|key| state.ports.release(&owner(key)));
+                ingress.mesh.keys().for_each(|key| state.ports.release(&owner(key)));
             }
             let rules = state.host_rules(&self.config);
             state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
-        }
-        for (service_id, _) in self.store.read_all::<ServiceRecord>(Folder::Services)? {
-            self.store.remove_record(Folder::Services, &service_id)?;
         }
         let ends = record.links.iter().filter_map(|near| Some((near.name.clone(), self.links_at(&near.place)?)));
         self.fading.add(ends.collect());
         let path = sandbox_path(&self.config);
         netns::remove(&path).map_err(|source| NetError::File { path, source })?;
         self.store.remove(Single::Ingress)
+    }
+
+    /// Forgets all services of the mesh.
+    pub(crate) fn forget_services(&self) -> Result<(), NetError> {
+        let records = self.store.read_all::<ServiceRecord>(Folder::Services)?;
+        records.iter().try_for_each(|(service_id, _)| self.store.remove_record(Folder::Services, service_id))
     }
 
     fn reserve_ingress(&self, overlay: &OverlayRecord) -> Result<IngressRecord, NetError> {
@@ -174,11 +179,10 @@ impl Inner {
             let started = inside.start(veth.peer_name, endpoint.address, endpoint.gateway).await;
             started.map_err(kernel(format!("configure link {}", endpoint.link)))?;
         }
-        let socket = sandbox.enter(Socket::open).map_err(kernel("open a firewall socket"))?;
-        let mesh = Mesh::replace(socket, &self.config.table_prefix, BTreeMap::new());
-        let mesh = mesh.map_err(kernel("write the mesh"))?;
         let mut state = self.state();
-        state.ingress = Some(Ingress { record, mesh });
+        let ingress = Ingress::open(&self.surroundings(), record, &sandbox)?;
+        ingress.hold_ports(&mut state.ports);
+        state.ingress = Some(ingress);
         let rules = state.host_rules(&self.config);
         state.firewall.replace(&rules).map_err(kernel("write the firewall"))
     }
@@ -187,20 +191,23 @@ impl Inner {
     pub(crate) fn set_service(
         &self,
         service_id: &str,
-        ports: Vec<IngressPort>,
-        mut backends: Vec<Backend>,
+        groups: Vec<PortGroup>,
+        clients: ClientAddress,
     ) -> Result<(), NetError> {
+        if groups.is_empty() {
+            return self.remove_service(service_id);
+        }
         check_service(service_id)?;
-        backends.sort_unstable();
-        backends.dedup();
-        let service = ServiceRecord { ports, backends };
+        groups.iter().try_for_each(|group| check_backends(service_id, group.backends.len()))?;
+        let record = ServiceRecord { groups, clients };
+        let service = mesh::service(&record);
         let mut state = self.state();
         let ingress = state.ingress.as_mut().ok_or_else(|| NetError::NoNetwork("ingress".to_owned()))?;
-        if ingress.services().get(service_id) == Some(&service) {
+        if ingress.mesh.service(service_id) == Some(&service) {
             return Ok(());
         }
         // first: a daemon that dies in between writes it into the kernel when it starts
-        self.store.write_record(Folder::Services, service_id, &service)?;
+        self.store.write_record(Folder::Services, service_id, &record)?;
         let change = ingress.mesh.set(service_id, service).map_err(kernel("write the mesh"))?;
         apply_ports(&self.config, &mut state, &change)
     }
@@ -208,23 +215,31 @@ impl Inner {
     /// See [`crate::Net::open_connections`].
     pub(crate) fn open_connections(&self, backend: Ipv4Addr) -> Result<usize, NetError> {
         let mut state = self.state();
-        let Some(ingress) = state.ingress.as_mut() else { return Ok(0) };
-        ingress.mesh.open_connections(backend).map_err(kernel("read the mesh's connections"))
+        let action = || kernel("read the connections of a balancer");
+        let mut count = match state.ingress.as_mut() {
+            Some(ingress) => ingress.mesh.open_connections(backend).map_err(action())?,
+            None => 0,
+        };
+        let networks = state.overlays.values_mut().filter(|overlay| overlay.record.spec.subnet_of(backend).is_some());
+        for balancer in networks.filter_map(|overlay| overlay.balancer.as_mut()) {
+            count += balancer.vips.open_connections(backend).map_err(action())?;
+        }
+        Ok(count)
     }
 
     /// See [`crate::Net::remove_service`].
     pub(crate) fn remove_service(&self, service_id: &str) -> Result<(), NetError> {
         check_service(service_id)?;
         let mut state = self.state();
-        let Some(ingress) = state.ingress.as_mut() else { return Ok(()) };
         self.store.remove_record(Folder::Services, service_id)?;
-        let change = ingress.mesh.remove(service_id).map_err(kernel("write the mesh"))?;
+        let Some(ingress) = state.ingress.as_mut() else { return Ok(()) };
+        let change = ingress.mesh.set(service_id, Service::default()).map_err(kernel("write the mesh"))?;
         apply_ports(&self.config, &mut state, &change)
     }
 }
 
 /// Opens and closes ports of the host after the mesh knows of them.
-fn apply_ports(config: &NetConfig, state: &mut State, change: &PortChange) -> Result<(), NetError> {
+fn apply_ports(config: &NetConfig, state: &mut State, change: &KeyChange<Port>) -> Result<(), NetError> {
     for key in &change.removed {
         state.ports.release(&owner(*key));
     }
@@ -234,9 +249,16 @@ fn apply_ports(config: &NetConfig, state: &mut State, change: &PortChange) -> Re
     state.change_ingress_ports(config, change)
 }
 
-fn check_service(service_id: &str) -> Result<(), NetError> {
+pub(crate) fn check_service(service_id: &str) -> Result<(), NetError> {
     let is_id = (1..=64).contains(&service_id.len()) && service_id.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if is_id { Ok(()) } else { Err(NetError::Invalid(format!("invalid service id {service_id:?}"))) }
+}
+
+pub(crate) fn check_backends(service_id: &str, count: usize) -> Result<(), NetError> {
+    if count > BACKENDS_MAX {
+        return Err(NetError::Invalid(format!("service {service_id} has {count} tasks; {BACKENDS_MAX} are possible")));
+    }
+    Ok(())
 }
 
 const SANDBOX_SYSCTLS: [(&str, &str); 5] = [

@@ -11,6 +11,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod balance;
 mod cidr;
 mod config;
 mod conntrack;
@@ -31,21 +32,25 @@ mod nft;
 mod open;
 mod overlay;
 mod ports;
+mod reconcile;
 mod sandbox;
 mod state;
 mod store;
 mod task_rules;
 mod types;
+mod vips;
 mod vxlan;
 mod warnings;
+mod watch;
 
 pub use cidr::{CidrError, Ipv4Cidr};
 pub use config::{AddressPool, NetConfig};
 pub use dns::{NameRecord, Names, ServiceNames};
 pub use error::NetError;
-pub use net::{Net, ReconcileReport};
+pub use net::Net;
 pub use overlay::{DATA_PATH_PORT, OverlayEndpointSpec, OverlaySpec, OverlaySubnet, Peer};
+pub use reconcile::ReconcileReport;
 pub use types::{
-    Backend, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort, NetworkContainer,
-    NetworkInfo, PortBinding, Protocol, PublishedPort, Sandbox, SandboxMode, SandboxSpec,
+    Backend, BackendNode, ClientAddress, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort,
+    NetworkContainer, NetworkInfo, PortBinding, PortGroup, Protocol, PublishedPort, Sandbox, SandboxMode, SandboxSpec,
 };

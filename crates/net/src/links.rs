@@ -198,11 +198,23 @@ impl Links {
         }
     }
 
-    /// Adds a route to a network.
+    /// Adds a route to a network. `Ok` if there is one.
     pub(crate) async fn add_route(&self, network: Ipv4Cidr, gateway: Ipv4Addr) -> io::Result<()> {
         let route = RouteMessageBuilder::<Ipv4Addr>::new();
         let route = route.destination_prefix(network.address, network.prefix).gateway(gateway).build();
-        self.handle.route().add(route).execute().await.map_err(os_error)
+        match self.handle.route().add(route).execute().await.map_err(os_error) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes the route to a network. `Ok` if there is none.
+    pub(crate) async fn remove_route(&self, network: Ipv4Cidr) -> io::Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(network.address, network.prefix).build();
+        match self.handle.route().del(route).execute().await.map_err(os_error) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result,
+        }
     }
 
     /// The IPv4 addresses of a link.

@@ -91,6 +91,9 @@ fn containers(state: &State, network_id: &str, network_name: &str) -> Vec<Networ
         let own = own.iter().filter(|(_, _, endpoint)| endpoint.network_id == network_id);
         listed.extend(own.map(|(id, name, endpoint)| of(id, name, endpoint)));
     }
+    if let Some(balancer) = state.overlays.get(network_id).and_then(|overlay| overlay.record.balancer.as_ref()) {
+        listed.push(of(&format!("lb-{network_name}"), &format!("{network_name}-endpoint"), &balancer.endpoint));
+    }
     listed
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use futures::StreamExt;
 
@@ -11,17 +11,19 @@ use crate::dns::{self, Resolvers};
 use crate::etc_files::{self, Hosts};
 use crate::fading::Fading;
 use crate::firewall::Firewall;
-use crate::ingress::sandbox_path;
 use crate::ipam::{free_subnet, mac_of};
 use crate::links::Links;
-use crate::netns::{self, Namespace};
-use crate::overlay::{OverlayRecord, Turns, network_path};
+use crate::netns;
+use crate::open::Surroundings;
+use crate::overlay::{OverlayRecord, Turns};
 use crate::ports::PortTable;
+use crate::reconcile::{ReconcileReport, is_lost};
 use crate::state::{GWBRIDGE, State, kernel, new_id, now_unix_ns};
-use crate::store::{Folder, NetworkRecord, Networks, Place, SandboxRecord, Single, Store};
+use crate::store::{Folder, NetworkRecord, Networks, SandboxRecord, Single, Store, VirtualRecord};
+use crate::watch::{self, Alarms, Watch};
 use crate::{
-    Backend, Endpoint, EtcFiles, IngressPort, Ipv4Cidr, Names, NetConfig, NetError, NetworkInfo, OverlayEndpointSpec,
-    OverlaySpec, Peer, Sandbox, SandboxMode, SandboxSpec,
+    ClientAddress, Endpoint, EtcFiles, Ipv4Cidr, Names, NetConfig, NetError, NetworkInfo, OverlayEndpointSpec,
+    OverlaySpec, Peer, PortGroup, Sandbox, SandboxMode, SandboxSpec,
 };
 
 /// The network of this machine. Cheap to clone; every method may be called from many tasks at once. Calls that change
@@ -29,17 +31,6 @@ use crate::{
 #[derive(Clone)]
 pub struct Net {
     inner: Arc<Inner>,
-}
-
-/// What [`Net::reconcile`] removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReconcileReport {
-    /// Containers whose sandboxes were left over.
-    pub removed_sandboxes: Vec<String>,
-    /// Pinned namespaces that belonged to nobody.
-    pub removed_namespaces: Vec<String>,
-    /// Known containers whose namespace is gone (after a reboot); their sandboxes must be made anew.
-    pub lost_sandboxes: Vec<String>,
 }
 
 /// Name servers that are started at once after a restart: each waits for the kernel to forget rules (15 ms).
@@ -59,11 +50,22 @@ pub(crate) struct Inner {
     pub(crate) fading: Fading,
     /// Name servers of sandboxes.
     pub(crate) dns: Resolvers,
+    /// Places where tables were removed.
+    alarms: Arc<Alarms>,
+    /// Notices when the host's tables are removed; `None` if there are none.
+    _watch: Option<Watch>,
+    /// Answers the alarms; ends with this.
+    answers: OnceLock<watch::Task>,
     node_name: String,
     warnings: Vec<String>,
 }
 
 impl Inner {
+    /// What the network's parts are made from.
+    pub(crate) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings { config: &self.config, store: &self.store, alarms: &self.alarms }
+    }
+
     /// The state; the lock is never held while something is awaited.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -76,7 +78,10 @@ impl Net {
     pub async fn open(config: NetConfig) -> Result<Self, NetError> {
         let inner = crate::open::open(config).await?;
         inner.adopt_resolvers().await;
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        let answers = watch::answer(Arc::clone(&inner.alarms), Arc::downgrade(&inner));
+        inner.answers.set(answers).expect("an inner that is new has no task yet");
+        Ok(Self { inner })
     }
 
     /// Things the operator should know, each with its remedy (a `FORWARD` policy of drop, …).
@@ -153,7 +158,7 @@ impl Net {
     /// Makes an overlay network on this node, or changes it to `spec`. Idempotent. Containers stay when the tunnel address,
     /// the balancer's address, the name or the MTU change; when the subnets change the network is made anew without them.
     /// With [`OverlaySpec::ingress`] the ingress sandbox is made too, and another ingress network is removed; when its address
-    /// changes it is made anew, without services.
+    /// changes it is made anew, with the services it had.
     pub async fn overlay_ensure(&self, spec: OverlaySpec) -> Result<(), NetError> {
         let inner = Arc::clone(&self.inner);
         to_the_end(async move { inner.overlay_ensure(spec).await }).await
@@ -208,19 +213,47 @@ impl Net {
         to_the_end(async move { inner.ingress_remove().await }).await
     }
 
-    /// Replaces ports and backends of one service atomically; returns once the kernel has taken them. Established
-    /// connections to a removed backend go on; UDP flows to it are moved. Without backends a port refuses connections.
+    /// Replaces ports and tasks of one service atomically; returns once the kernel has taken them. Established connections
+    /// to a task that is gone go on; UDP flows to it are moved. Ports without tasks refuse connections. Without groups the
+    /// service is taken out.
     pub async fn set_service(
         &self,
         service_id: &str,
-        ports: Vec<IngressPort>,
-        backends: Vec<Backend>,
+        groups: Vec<PortGroup>,
+        clients: ClientAddress,
     ) -> Result<(), NetError> {
-        self.inner.set_service(service_id, ports, backends)
+        self.inner.set_service(service_id, groups, clients)
     }
 
-    /// How many TCP connections through this node's mesh to a task are open; those that are ending in order do not count.
-    /// Reads the whole connection table of the ingress sandbox.
+    /// Gives a service its own address on an overlay network, in place of what it had there: each new connection to it goes
+    /// to the next of `backends`, from this node's balancer address. As with [`Net::set_service`], established connections
+    /// go on, and UDP flows move. Without backends connections are refused.
+    pub async fn set_virtual_service(
+        &self,
+        network_id: &str,
+        service_id: &str,
+        address: Ipv4Addr,
+        backends: Vec<Ipv4Addr>,
+    ) -> Result<(), NetError> {
+        let (network_id, service_id) = (network_id.to_owned(), service_id.to_owned());
+        let (inner, wanted) = (Arc::clone(&self.inner), VirtualRecord { network_id, service_id, address, backends });
+        to_the_end(async move { inner.set_virtual_service(wanted).await }).await
+    }
+
+    /// Takes a service's own address on a network away. `Ok` if it has none.
+    pub async fn remove_virtual_service(&self, network_id: &str, service_id: &str) -> Result<(), NetError> {
+        let (inner, network_id, service_id) = (Arc::clone(&self.inner), network_id.to_owned(), service_id.to_owned());
+        to_the_end(async move { inner.remove_virtual_service(&network_id, &service_id).await }).await
+    }
+
+    /// Services with an address of their own on a network; after a restart those of the former daemon.
+    pub fn virtual_services(&self, network_id: &str) -> Vec<String> {
+        let state = self.inner.state();
+        state.overlays.get(network_id).map(|overlay| overlay.virtual_services()).unwrap_or_default()
+    }
+
+    /// How many TCP connections through this node's mesh and balancers to a task are open; those that are ending in order do
+    /// not count. Reads the whole connection table of each.
     pub fn open_connections(&self, backend: Ipv4Addr) -> Result<usize, NetError> {
         self.inner.open_connections(backend)
     }
@@ -233,7 +266,7 @@ impl Net {
     /// Services that are in the mesh; after a restart those of the former daemon.
     pub fn services(&self) -> Vec<String> {
         let state = self.inner.state();
-        state.ingress.as_ref().map(|ingress| ingress.services().keys().cloned().collect()).unwrap_or_default()
+        state.ingress.iter().flat_map(|ingress| ingress.mesh.services().map(str::to_owned)).collect()
     }
 
     /// Removes everything from the kernel: sandboxes, ingress, bridges, tables. For the end of an installation.
@@ -263,6 +296,8 @@ pub(crate) struct Parts {
     pub(crate) links: Arc<Links>,
     pub(crate) bridge_index: u32,
     pub(crate) state: State,
+    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) watch: Option<Watch>,
     pub(crate) node_name: String,
     pub(crate) warnings: Vec<String>,
 }
@@ -279,6 +314,9 @@ impl Inner {
             state: Mutex::new(parts.state),
             turns: Turns::default(),
             fading: Fading::default(),
+            alarms: parts.alarms,
+            _watch: parts.watch,
+            answers: OnceLock::new(),
             node_name: parts.node_name,
             warnings: parts.warnings,
         }
@@ -398,92 +436,6 @@ impl Inner {
         Ok(index)
     }
 
-    async fn reconcile(&self, known: &BTreeSet<String>) -> Result<ReconcileReport, NetError> {
-        let mut report = ReconcileReport::default();
-        self.mend_overlays().await?;
-        let records: Vec<SandboxRecord> = self.state().sandboxes.values().cloned().collect();
-        for record in records {
-            let container_id = &record.spec.container_id;
-            if !known.contains(container_id) {
-                self.remove_sandbox(container_id).await?;
-                report.removed_sandboxes.push(container_id.clone());
-            } else if is_lost(&record) || self.has_lost_link(&record).await? {
-                self.remove_sandbox(container_id).await?;
-                report.lost_sandboxes.push(container_id.clone());
-            }
-        }
-        report.removed_namespaces = self.remove_stray_namespaces()?;
-        self.remove_stray_links().await?;
-        let mut state = self.state();
-        if let Some(ingress) = &mut state.ingress {
-            ingress.restore()?;
-        }
-        let rules = state.host_rules(&self.config);
-        state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
-        Ok(report)
-    }
-
-    /// Removes pins that belong to nobody.
-    fn remove_stray_namespaces(&self) -> Result<Vec<String>, NetError> {
-        let folder = self.config.exec_root.join("netns");
-        let owned: BTreeSet<_> = {
-            let state = self.state();
-            let sandboxes = state.sandboxes.values().filter_map(|record| record.sandbox.netns.clone());
-            let records = self.store.read_all::<OverlayRecord>(Folder::Overlays)?;
-            let overlays = records.iter().map(|(network_id, _)| network_path(&self.config, network_id));
-            let ingress = state.ingress.iter().map(|_| sandbox_path(&self.config));
-            sandboxes.chain(overlays).chain(ingress).collect()
-        };
-        let mut removed = Vec::new();
-        let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(removed) };
-        for path in entries.flatten().map(|entry| entry.path()).filter(|path| !owned.contains(path)) {
-            netns::remove(&path).map_err(|source| NetError::File { path: path.clone(), source })?;
-            removed.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
-        }
-        Ok(removed)
-    }
-
-    /// Removes veth ends on our bridges whose sandbox is gone.
-    async fn remove_stray_links(&self) -> Result<(), NetError> {
-        let owned: BTreeSet<String> = {
-            let state = self.state();
-            let sandboxes = state.sandboxes.values().flat_map(|record| record.links.clone());
-            let ingress = state.ingress.iter().flat_map(|ingress| ingress.record.links.clone());
-            sandboxes.chain(ingress).map(|link| link.name).chain(self.fading.names()).collect()
-        };
-        let bridges: Vec<(Arc<Links>, u32)> = {
-            let state = self.state();
-            let own = [Some(self.bridge_index), state.gwbridge_index].into_iter().flatten();
-            let own = own.map(|index| (Arc::clone(&self.links), index));
-            let overlays = state.overlays.values();
-            let overlays =
-                overlays.flat_map(|overlay| overlay.devices.iter().map(|device| (&overlay.links, device.bridge)));
-            own.chain(overlays.map(|(links, index)| (Arc::clone(links), index))).collect()
-        };
-        for (links, bridge) in bridges {
-            for port in links.ports(bridge).await.map_err(kernel("list links"))? {
-                if is_ours(&port) && !owned.contains(&port) {
-                    links.remove(&port).await.map_err(kernel(format!("remove link {port}")))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a link of a sandbox went with an overlay network that has been made anew, or is gone.
-    async fn has_lost_link(&self, record: &SandboxRecord) -> Result<bool, NetError> {
-        for link in record.links.iter().filter(|link| link.place != Place::Host) {
-            let found = match self.links_at(&link.place) {
-                Some(links) => links.index(&link.name).await.map_err(kernel("find a link"))?,
-                None => None,
-            };
-            if found.is_none() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     async fn destroy(&self) -> Result<(), NetError> {
         let containers: Vec<String> = self.state().sandboxes.keys().cloned().collect();
         for container_id in containers {
@@ -506,20 +458,6 @@ impl Inner {
 /// The text of a file; empty if there is none.
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
-}
-
-/// A veth name of ours: `veth` and seven hex digits. Others' links on a shared bridge are not touched.
-fn is_ours(link: &str) -> bool {
-    link.strip_prefix("veth").is_some_and(|rest| rest.len() == 7 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// Whether the namespace of a record is gone, or was never finished.
-pub(crate) fn is_lost(record: &SandboxRecord) -> bool {
-    match &record.sandbox.netns {
-        _ if !record.is_ready => true,
-        Some(path) => !matches!(Namespace::pinned(path), Ok(Some(_))),
-        None => false,
-    }
 }
 
 /// The bridge address of the first free subnet.

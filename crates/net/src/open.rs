@@ -7,15 +7,25 @@ use crate::ingress;
 use crate::links::Links;
 use crate::net::{Inner, Parts, adopt_sandboxes, first_address, make_bridge, new_networks, open_firewall};
 use crate::netns::{self, Namespace};
+use crate::nft;
 use crate::overlay;
 use crate::ports::PortTable;
 use crate::state::{State, kernel};
 use crate::store::{Networks, SandboxRecord, Single, Store};
 use crate::warnings;
+use crate::watch::{Alarms, Site, Watch};
 use crate::{Ipv4Cidr, NetConfig, NetError};
 
 /// Longest link name of the kernel.
 const LINK_NAME_BYTES: usize = 15;
+
+/// What the network's parts are made from.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) config: &'a NetConfig,
+    pub(crate) store: &'a Store,
+    pub(crate) alarms: &'a Arc<Alarms>,
+}
 
 /// See [`crate::Net::open`].
 pub(crate) async fn open(config: NetConfig) -> Result<Inner, NetError> {
@@ -37,8 +47,10 @@ pub(crate) async fn open(config: NetConfig) -> Result<Inner, NetError> {
     let mut ports = PortTable::default();
     let sandboxes = adopt_sandboxes(&store, &mut ports)?;
     let last_address = last_addresses(&sandboxes);
-    let overlays = overlay::adopt(&config, &store, &links).await?;
-    let ingress = ingress::adopt(&config, &store)?.filter(|ingress| overlays.contains_key(&ingress.record.network_id));
+    let alarms = Arc::new(Alarms::default());
+    let of = Surroundings { config: &config, store: &store, alarms: &alarms };
+    let overlays = overlay::adopt(&of, &links).await?;
+    let ingress = ingress::adopt(&of)?.filter(|ingress| overlays.contains_key(&ingress.record.network_id));
     if let Some(ingress) = &ingress {
         ingress.hold_ports(&mut ports);
     }
@@ -49,7 +61,9 @@ pub(crate) async fn open(config: NetConfig) -> Result<Inner, NetError> {
     state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
     let mut node_name = crate::state::new_id()?;
     node_name.truncate(NODE_NAME_DIGITS);
-    Ok(Inner::new(Parts { config, store, links, bridge_index, state, node_name, warnings }))
+    let news = config.iptables.then(|| host.enter(nft::news).and_then(|news| Watch::start(news, Site::Host, &alarms)));
+    let watch = news.transpose().map_err(kernel("watch the firewall"))?;
+    Ok(Inner::new(Parts { alarms, watch, config, store, links, bridge_index, state, node_name, warnings }))
 }
 
 /// Digits of a node's name among its peers.

@@ -6,11 +6,12 @@ use std::io::Read;
 use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::balance::KeyChange;
 use crate::conntrack;
 use crate::firewall::{BridgeRules, Firewall, Forward, HostRules};
 use crate::ingress::Ingress;
 use crate::ipam;
-use crate::mesh::PortChange;
+use crate::mesh::Port;
 use crate::overlay::{MemberChange, Overlay};
 use crate::ports::PortTable;
 use crate::store::{NearLink, Networks, SandboxRecord};
@@ -57,14 +58,18 @@ impl State {
     /// What is attached to a network on this node.
     pub(crate) fn endpoints<'a>(&'a self, network_id: &'a str) -> impl Iterator<Item = &'a Endpoint> {
         let ingress = self.ingress.iter().flat_map(|ingress| [&ingress.record.mesh, &ingress.record.gateway]);
+        let balancers = self.overlays.values().filter_map(|overlay| overlay.record.balancer.as_ref());
+        let balancers = balancers.map(|balancer| &balancer.endpoint);
         let sandboxes = self.sandboxes.values().flat_map(|record| &record.sandbox.endpoints);
-        sandboxes.chain(ingress).filter(move |endpoint| endpoint.network_id == network_id)
+        sandboxes.chain(ingress).chain(balancers).filter(move |endpoint| endpoint.network_id == network_id)
     }
 
     /// Ends of this node's own sandboxes on a network.
     pub(crate) fn balancer_ends(&self, network_id: &str) -> Vec<(&NearLink, &Endpoint)> {
         let ingress = self.ingress.iter().filter(|ingress| ingress.record.network_id == network_id);
-        ingress.map(|ingress| (&ingress.record.links[0], &ingress.record.mesh)).collect()
+        let ingress = ingress.map(|ingress| (&ingress.record.links[0], &ingress.record.mesh));
+        let balancer = self.overlays.get(network_id).and_then(|overlay| overlay.record.balancer.as_ref());
+        ingress.chain(balancer.map(|balancer| (&balancer.link, &balancer.endpoint))).collect()
     }
 
     /// Opens the ports of a sandbox and marks it ready.
@@ -88,7 +93,11 @@ impl State {
     }
 
     /// Opens and closes ports of services on the host.
-    pub(crate) fn change_ingress_ports(&mut self, config: &NetConfig, change: &PortChange) -> Result<(), NetError> {
+    pub(crate) fn change_ingress_ports(
+        &mut self,
+        config: &NetConfig,
+        change: &KeyChange<Port>,
+    ) -> Result<(), NetError> {
         let changed = self.firewall.change_ingress_ports(&change.added, &change.removed);
         self.heal(config, changed, "publish ports")?;
         let ports = change.added.iter().chain(&change.removed);
@@ -118,6 +127,20 @@ impl State {
         tracing::warn!(%error, action, "our firewall tables were changed by someone else; they are written anew");
         let rules = self.host_rules(config);
         self.firewall.replace(&rules).map_err(kernel(action))
+    }
+
+    /// Writes the host's tables anew if someone has removed one, and tells whether that was so.
+    pub(crate) fn restore_host(&mut self, config: &NetConfig) -> Result<bool, NetError> {
+        if self.firewall.is_whole().map_err(kernel("look for our tables"))? {
+            return Ok(false);
+        }
+        let rules = self.host_rules(config);
+        self.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
+        // what came meanwhile was translated by nobody
+        let ports = rules.forwards.iter().map(|forward| (forward.port.protocol, forward.port.host_port));
+        let ports = ports.chain(rules.ingress_ports.iter().copied());
+        self.delete_flows(ports.filter(|(protocol, _)| *protocol == Protocol::Udp).map(|(_, port)| port).collect())?;
+        Ok(true)
     }
 
     /// Datagram flows keep the translation they began with: those to a port that has changed must begin anew.
@@ -157,7 +180,7 @@ impl State {
         }
         if let Some(ingress) = &self.ingress {
             rules.ingress = Some(ingress.record.gateway.address.address);
-            rules.ingress_ports = ingress.port_owners().keys().copied().collect();
+            rules.ingress_ports = ingress.mesh.keys().collect();
         }
         rules
     }

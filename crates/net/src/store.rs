@@ -6,19 +6,21 @@
 //! overlays/<network>       one per overlay network
 //! sandboxes/<container>    one per sandbox
 //! services/<service>       ports and backends of one service of the mesh
+//! virtual/<network>-<id>   a service's own address on a network, and the backends
 //! ```
-//! The last three are worth nothing without the kernel's objects that they describe, which a crash of the machine takes with
+//! All but the first two are worth nothing without the kernel's objects that they describe, which a crash of the machine takes with
 //! it, so they are not synced. The peers of an overlay network stand in the kernel alone.
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::dns::Ports;
-use crate::{Backend, Endpoint, IngressPort, Ipv4Cidr, NetError, Sandbox, SandboxSpec};
+use crate::{ClientAddress, Endpoint, Ipv4Cidr, NetError, PortGroup, Sandbox, SandboxSpec};
 
 /// A local network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,8 +84,31 @@ pub(crate) struct IngressRecord {
 /// One service of the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServiceRecord {
-    pub(crate) ports: Vec<IngressPort>,
-    pub(crate) backends: Vec<Backend>,
+    pub(crate) groups: Vec<PortGroup>,
+    pub(crate) clients: ClientAddress,
+}
+
+/// One service with an address of its own on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VirtualRecord {
+    pub(crate) network_id: String,
+    pub(crate) service_id: String,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) backends: Vec<Ipv4Addr>,
+}
+
+impl VirtualRecord {
+    /// Name of its file: both ids are letters and digits.
+    pub(crate) fn name(network_id: &str, service_id: &str) -> String {
+        format!("{network_id}-{service_id}")
+    }
+}
+
+/// This node's balancer on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BalancerRecord {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) link: NearLink,
 }
 
 /// The files.
@@ -98,6 +123,7 @@ pub(crate) enum Folder {
     Sandboxes,
     Services,
     Overlays,
+    Virtual,
 }
 
 impl Folder {
@@ -106,6 +132,7 @@ impl Folder {
             Self::Sandboxes => "sandboxes",
             Self::Services => "services",
             Self::Overlays => "overlays",
+            Self::Virtual => "virtual",
         }
     }
 }
@@ -130,7 +157,7 @@ impl Store {
     /// Opens, or makes, the folders below `data_root`.
     pub(crate) fn open(data_root: &Path) -> Result<Self, NetError> {
         let root = data_root.join("network");
-        for folder in [Folder::Sandboxes, Folder::Services, Folder::Overlays] {
+        for folder in [Folder::Sandboxes, Folder::Services, Folder::Overlays, Folder::Virtual] {
             let path = root.join(folder.name());
             fs::create_dir_all(&path).map_err(|source| NetError::File { path, source })?;
         }

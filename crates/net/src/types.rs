@@ -220,11 +220,52 @@ pub struct EtcFiles {
     pub hostname: String,
 }
 
+/// The node of a task behind a published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendNode {
+    /// This one.
+    Here,
+    /// Another one, that lets a client's address through and answers to the node that was asked.
+    Keeping,
+    /// Another one, that takes requests only from the ingress address of the node that was asked, as dockerd does.
+    Foreign,
+}
+
 /// One task behind a published port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Backend {
     /// The task's address on the ingress network.
     pub address: Ipv4Addr,
+    /// The task's node.
+    pub node: BackendNode,
+}
+
+impl Backend {
+    /// A task of this node.
+    pub fn here(address: Ipv4Addr) -> Self {
+        Self { address, node: BackendNode::Here }
+    }
+}
+
+/// Published ports of a service with the same tasks behind them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortGroup {
+    /// The ports.
+    pub ports: Vec<IngressPort>,
+    /// The tasks, in any order.
+    pub backends: Vec<Backend>,
+}
+
+/// What a service's tasks see of their clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAddress {
+    /// The client's own address, wherever the task's node can do that.
+    #[default]
+    Kept,
+    /// The ingress address of the node that was asked.
+    Hidden,
 }
 
 /// A container as a network lists it.

@@ -7,9 +7,13 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use net::{Backend, IngressEndpointSpec, IngressPort, Net, PortBinding, Protocol, Sandbox, SandboxMode, SandboxSpec};
+use net::{
+    Backend, ClientAddress, IngressEndpointSpec, IngressPort, Net, PortBinding, Protocol, Sandbox, SandboxMode,
+    SandboxSpec,
+};
 use support::{
-    CLIENT_ADDRESS, Client, HOST_ADDRESS, Ns, Server, ask_udp, container, greet, ingress_spec, machine, udp_client,
+    CLIENT_ADDRESS, Client, HOST_ADDRESS, Ns, Server, ask_udp, container, greet, group, ingress_spec, machine,
+    udp_client,
 };
 
 const PORT: IngressPort = IngressPort { protocol: Protocol::Tcp, published_port: 9005, target_port: 80 };
@@ -18,7 +22,7 @@ const DATAGRAM: IngressPort = IngressPort { protocol: Protocol::Udp, published_p
 const SERVICE: &str = "service1";
 
 fn backend(last: u8) -> Backend {
-    Backend { address: Ipv4Addr::new(10, 0, 0, last) }
+    Backend::here(Ipv4Addr::new(10, 0, 0, last))
 }
 
 fn task_spec(last: u8, ports: &[IngressPort]) -> SandboxSpec {
@@ -58,7 +62,9 @@ fn clients_keep_their_address() {
         let sandbox = net.create_sandbox(spec).await.unwrap();
         let links: Vec<_> = sandbox.endpoints.iter().map(|e| (e.network_name.as_str(), e.link.as_str())).collect();
         assert_eq!(links, [("ingress", "eth0"), ("docker_gwbridge", "eth1")]);
-        net.set_service(SERVICE, vec![PORT, SAME, DATAGRAM], vec![backend(5)]).await.unwrap();
+        net.set_service(SERVICE, group(vec![PORT, SAME, DATAGRAM], vec![backend(5)]), ClientAddress::Kept)
+            .await
+            .unwrap();
         let netns = sandbox.netns.unwrap();
         {
             let own = Ns::at(&netns);
@@ -106,7 +112,7 @@ fn connections_are_spread_evenly() {
             let sandbox = task(&net, last).await;
             servers.push(Server::tcp(&sandbox.netns.unwrap(), &format!("task{last}"), 80));
         }
-        net.set_service(SERVICE, vec![PORT], (5..10).map(backend).collect()).await.unwrap();
+        net.set_service(SERVICE, group(vec![PORT], (5..10).map(backend).collect()), ClientAddress::Kept).await.unwrap();
         let counts = machine.client.run(|| {
             let mut counts = BTreeMap::new();
             for _ in 0..500 {
@@ -134,15 +140,15 @@ fn open_connections_outlive_their_backend() {
             Server::udp(&second, "two", 53),
         ];
         let ports = || vec![PORT, DATAGRAM];
-        net.set_service(SERVICE, ports(), vec![]).await.unwrap();
+        net.set_service(SERVICE, group(ports(), vec![]), ClientAddress::Kept).await.unwrap();
         assert_eq!(greet(&machine.client, "192.0.2.1:9005"), Err("Connection refused (os error 111)".to_owned()));
         let socket = udp_client(&machine.client, "192.0.2.1:9053");
         assert!(ask_udp(&socket).is_err());
-        net.set_service(SERVICE, ports(), vec![backend(5)]).await.unwrap();
+        net.set_service(SERVICE, group(ports(), vec![backend(5)]), ClientAddress::Kept).await.unwrap();
         assert_eq!(ask_udp(&socket).unwrap(), format!("one {CLIENT_ADDRESS}"));
         let mut open = machine.client.run(|| Client::connect("192.0.2.1:9005").unwrap());
         assert_eq!(open.greeting, format!("one {CLIENT_ADDRESS}"));
-        net.set_service(SERVICE, ports(), vec![backend(6)]).await.unwrap();
+        net.set_service(SERVICE, group(ports(), vec![backend(6)]), ClientAddress::Kept).await.unwrap();
         for _ in 0..4 {
             assert_eq!(greet(&machine.client, "192.0.2.1:9005"), Ok(format!("two {CLIENT_ADDRESS}")));
         }
@@ -161,7 +167,7 @@ fn only_published_ports_are_open_on_the_ingress_address() {
         net.overlay_ensure(ingress_spec()).await.unwrap();
         let (one, two) = (task(&net, 5).await.netns.unwrap(), task(&net, 6).await.netns.unwrap());
         let servers = [Server::tcp(&one, "one", 80), Server::tcp(&one, "hidden", 81)];
-        net.set_service(SERVICE, vec![PORT], vec![backend(5)]).await.unwrap();
+        net.set_service(SERVICE, group(vec![PORT], vec![backend(5)]), ClientAddress::Kept).await.unwrap();
         let closed = |ns: &Ns, address: &'static str| {
             ns.run(move || {
                 let timeout = std::time::Duration::from_millis(300);
@@ -185,7 +191,7 @@ fn a_new_daemon_finds_the_mesh_at_work() {
         net.overlay_ensure(ingress_spec()).await.unwrap();
         let sandbox = task(&net, 5).await;
         let server = Server::tcp(&sandbox.netns.clone().unwrap(), "one", 80);
-        net.set_service(SERVICE, vec![PORT], vec![backend(5)]).await.unwrap();
+        net.set_service(SERVICE, group(vec![PORT], vec![backend(5)]), ClientAddress::Kept).await.unwrap();
         let mut open = machine.client.run(|| Client::connect("192.0.2.1:9005").unwrap());
         drop(net);
         assert!(greet(&machine.client, "192.0.2.1:9005").is_ok());
@@ -213,20 +219,20 @@ fn tables_that_someone_flushed_are_written_anew() {
         net.overlay_ensure(ingress_spec()).await.unwrap();
         let sandbox = task(&net, 5).await;
         let server = Server::tcp(&sandbox.netns.clone().unwrap(), "one", 80);
-        net.set_service(SERVICE, vec![PORT], vec![]).await.unwrap();
+        net.set_service(SERVICE, group(vec![PORT], vec![]), ClientAddress::Kept).await.unwrap();
         let flush = || {
             machine.host.output("nft", &["flush", "ruleset"]);
             Ns::at(&machine.netns_folder().join("ingress_sbox")).output("nft", &["flush", "ruleset"]);
         };
         flush();
-        net.set_service(SERVICE, vec![PORT, SAME], vec![backend(5)]).await.unwrap();
+        net.set_service(SERVICE, group(vec![PORT, SAME], vec![backend(5)]), ClientAddress::Kept).await.unwrap();
         assert!(greet(&machine.client, "192.0.2.1:9005").is_ok());
         // a port goes over to another service
-        let one = Backend { address: Ipv4Addr::new(10, 0, 0, 99) };
-        net.set_service("service2", vec![PORT], vec![one]).await.unwrap();
-        net.set_service("service2", vec![], vec![one]).await.unwrap();
-        net.set_service(SERVICE, vec![], vec![]).await.unwrap();
-        net.set_service(SERVICE, vec![PORT], vec![backend(5)]).await.unwrap();
+        let one = Backend::here(Ipv4Addr::new(10, 0, 0, 99));
+        net.set_service("service2", group(vec![PORT], vec![one]), ClientAddress::Kept).await.unwrap();
+        net.set_service("service2", group(vec![], vec![one]), ClientAddress::Kept).await.unwrap();
+        net.set_service(SERVICE, group(vec![], vec![]), ClientAddress::Kept).await.unwrap();
+        net.set_service(SERVICE, group(vec![PORT], vec![backend(5)]), ClientAddress::Kept).await.unwrap();
         assert!(greet(&machine.client, "192.0.2.1:9005").is_ok());
         flush();
         net.remove_service("service2").await.unwrap();
@@ -252,7 +258,7 @@ fn changes_under_load_fail_no_connection() {
             let sandbox = task(&net, last).await;
             servers.push(Server::tcp(&sandbox.netns.unwrap(), &format!("task{last}"), 80));
         }
-        net.set_service(SERVICE, vec![PORT], (5..10).map(backend).collect()).await.unwrap();
+        net.set_service(SERVICE, group(vec![PORT], (5..10).map(backend).collect()), ClientAddress::Kept).await.unwrap();
         let (done, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let clients = [(&machine.client, "192.0.2.1:9005"), (&machine.host, "127.0.0.1:9005")].map(|(ns, address)| {
             let (done, is_over) = (Arc::clone(&done), Arc::clone(&is_over));
@@ -268,7 +274,7 @@ fn changes_under_load_fail_no_connection() {
         for change in 0..CHANGES {
             let first = 5 + (change % 5) as u8;
             let backends: Vec<_> = if change % 2 == 0 { vec![backend(first)] } else { (5..10).map(backend).collect() };
-            net.set_service(SERVICE, vec![PORT], backends).await.unwrap();
+            net.set_service(SERVICE, group(vec![PORT], backends), ClientAddress::Kept).await.unwrap();
             if change % 2 == 0 {
                 net.reconcile(&(5..10).map(|last| container(&format!("task{last}x"))).collect()).await.unwrap();
             }

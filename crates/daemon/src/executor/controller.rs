@@ -63,8 +63,7 @@ impl TaskController {
     /// Lets the others send connections to the task, and ask for it by name; returns when this machine's tables have it.
     async fn enable(&self, found: &Inspect) -> Result<(), ControllerError> {
         let task = self.task();
-        let record =
-            |network: &str| super::record::endpoint_record(&task, &found.id, &found.config.hostname, network);
+        let record = |network: &str| super::record::endpoint_record(&task, &found.id, &found.config.hostname, network);
         let failed = |error| ControllerError::Temporary(format!("networks of the task: {}", chain(&error)));
         self.shared.exchange.enable(&found.id, record).await.map_err(failed)
     }

@@ -52,14 +52,7 @@ impl TaskExecutor {
         tokio::spawn(crate::overlay::tell(gossiping.handle()));
         tokio::spawn(crate::overlay::feed(exchange.clone(), gossiping.handle()));
         tokio::spawn(crate::overlay::settle(exchange.clone(), gossiping.handle()));
-        let shared = Shared {
-            engine,
-            puller: Puller::new(images),
-            exchange,
-            gossiping,
-            net,
-            about,
-        };
+        let shared = Shared { engine, puller: Puller::new(images), exchange, gossiping, net, about };
         Self { shared: Arc::new(shared) }
     }
 

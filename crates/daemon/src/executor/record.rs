@@ -10,7 +10,12 @@ use super::{request, task_name};
 use crate::overlay::address_of;
 
 /// The record; `None` if the task is not on the network.
-pub(super) fn endpoint_record(task: &Task, container: &str, hostname: &str, network_id: &str) -> Option<EndpointRecord> {
+pub(super) fn endpoint_record(
+    task: &Task,
+    container: &str,
+    hostname: &str,
+    network_id: &str,
+) -> Option<EndpointRecord> {
     let on_it = |attachment: &&model::NetworkAttachment| {
         attachment.network.as_ref().is_some_and(|network| network.id.as_str() == network_id)
     };
@@ -19,8 +24,7 @@ pub(super) fn endpoint_record(task: &Task, container: &str, hostname: &str, netw
     let name = task_name(task);
     let virtual_ips = task.endpoint.iter().flat_map(|endpoint| &endpoint.virtual_ips);
     let virtual_ip = virtual_ips.clone().find(|virtual_ip| virtual_ip.network_id.as_str() == network_id);
-    let virtual_ip: Option<Ipv4Addr> =
-        virtual_ip.and_then(|it| it.addr.split('/').next()?.parse().ok());
+    let virtual_ip: Option<Ipv4Addr> = virtual_ip.and_then(|it| it.addr.split('/').next()?.parse().ok());
     let ports = request::ports(task, PublishMode::Ingress).filter(|_| network.spec.ingress).filter_map(port);
     Some(EndpointRecord {
         service_name: task.service_annotations.name.clone(),

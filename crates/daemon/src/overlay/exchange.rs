@@ -219,8 +219,7 @@ impl Exchange {
     }
 
     async fn release_in(&self, state: &mut State, holder: &str) {
-        let left =
-            |held: &mut Held| held.holders.remove(holder) && held.holders.is_empty() && !held.is_ingress;
+        let left = |held: &mut Held| held.holders.remove(holder) && held.holders.is_empty() && !held.is_ingress;
         let empty: Vec<String> =
             state.held.iter_mut().filter_map(|(id, held)| left(held).then(|| id.clone())).collect();
         for id in empty {

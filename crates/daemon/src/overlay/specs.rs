@@ -116,9 +116,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_said() {
-        let text = |configs: &[(&str, &str)]| {
-            overlay_spec(&network(configs, &[]), None, DataPath::default()).unwrap_err()
-        };
+        let text =
+            |configs: &[(&str, &str)]| overlay_spec(&network(configs, &[]), None, DataPath::default()).unwrap_err();
         assert_eq!(text(&[("10.0.1.0", "10.0.1.1")]), "network net has no usable subnet");
         assert_eq!(text(&[("10.0.1.0/24", "")]), "network net has no usable gateway");
     }

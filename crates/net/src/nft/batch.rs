@@ -20,6 +20,7 @@ const MAP: u32 = 8;
 #[derive(Clone, Copy)]
 enum Op {
     NewTable = 0,
+    GetTable = 1,
     DelTable = 2,
     NewChain = 3,
     DelChain = 5,
@@ -29,6 +30,9 @@ enum Op {
     NewElement = 12,
     DelElement = 14,
 }
+
+/// Type of the message that tells of it.
+pub(super) const TABLE_DELETED: u16 = (SUBSYSTEM << 8) | Op::DelTable as u16;
 
 /// Address families of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,15 @@ impl Table {
     /// A table for IPv4.
     pub(crate) fn ip(name: impl Into<String>) -> Self {
         Self { family: Family::Ip, name: name.into() }
+    }
+
+    /// The request that asks for it.
+    pub(super) fn question(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        let start = writer.begin((SUBSYSTEM << 8) | Op::GetTable as u16, REQUEST, 1, self.family as u8, 0);
+        writer.text(1, &self.name);
+        writer.end(start);
+        writer.bytes
     }
 
     /// The table that is there while this one is written anew.

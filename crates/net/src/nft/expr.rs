@@ -96,6 +96,7 @@ pub(crate) enum Expr {
     Bitwise { reg: u32, mask: [u8; 4] },
     Lookup { set: SetRef, reg: u32, into: Option<u32> },
     Dnat { address: u32, port: Option<u32> },
+    Snat { address: u32 },
     SnatPort { port: u32 },
     Masquerade,
     Redirect { port: u32 },
@@ -116,7 +117,7 @@ impl Expr {
             Self::Cmp(..) => "cmp",
             Self::Bitwise { .. } => "bitwise",
             Self::Lookup { .. } => "lookup",
-            Self::Dnat { .. } | Self::SnatPort { .. } => "nat",
+            Self::Dnat { .. } | Self::Snat { .. } | Self::SnatPort { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Redirect { .. } => "redir",
             Self::NumgenInc { .. } => "numgen",
@@ -167,6 +168,7 @@ impl Expr {
                     numbers(w, &[(5, *port), (7, NAT_PROTO_SPECIFIED)]);
                 }
             }
+            Self::Snat { address } => numbers(w, &[(1, 0), (2, libc::AF_INET as u32), (3, *address)]),
             Self::SnatPort { port } => {
                 numbers(w, &[(1, 0), (2, libc::AF_INET as u32), (5, *port), (7, NAT_PROTO_SPECIFIED)]);
             }
@@ -303,6 +305,11 @@ impl Rule {
         self.push([Expr::Payload { base: Base::Network, offset: 12, len: 4, reg }])
     }
 
+    /// Loads the destination address.
+    pub(crate) fn key_destination(self, reg: u32) -> Self {
+        self.push([Expr::Payload { base: Base::Network, offset: 16, len: 4, reg }])
+    }
+
     /// Protocol and destination port are in a set.
     pub(crate) fn proto_port_in(self, set: &str) -> Self {
         self.key_proto_port().push([Expr::Lookup { set: SetRef { name: set.into(), id: 0 }, reg: R1, into: None }])
@@ -339,6 +346,11 @@ impl Rule {
     /// Ends with masquerading.
     pub(crate) fn masquerade(self) -> Self {
         self.push([Expr::Masquerade])
+    }
+
+    /// Ends with a new source address.
+    pub(crate) fn snat(self, address: Ipv4Addr) -> Self {
+        self.push([Expr::Immediate(R1, address.octets().to_vec()), Expr::Snat { address: R1 }])
     }
 
     /// Ends with a new source port, on the same address.

@@ -11,4 +11,4 @@ pub(crate) use batch::{
 };
 pub(crate) use expr::{Base, Cmp, Ct, Expr, Meta, R1, R2, Rule, SetRef, Verdict};
 pub(crate) use message::{ACK, DUMP, HEADER_LEN, REQUEST, Writer, attribute};
-pub(crate) use socket::{Reply, Socket};
+pub(crate) use socket::{Reply, Socket, await_news, news, was_table_deleted};

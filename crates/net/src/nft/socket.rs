@@ -5,9 +5,10 @@ use std::io;
 
 use netlink_sys::{Socket as RawSocket, SocketAddr, constants::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
-use super::batch::{Batch, Table};
+use super::batch::{Batch, TABLE_DELETED, Table};
 use super::message::messages;
 
 const ERROR: u16 = 2;
@@ -91,6 +92,15 @@ impl Socket {
         }
     }
 
+    /// Whether there is a table of this name.
+    pub(crate) fn has_table(&mut self, table: &Table) -> io::Result<bool> {
+        match self.request(&table.question()) {
+            Ok(replies) => Ok(!replies.is_empty()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends a request (not a batch) and returns its answers; an error answer is `Err`.
     pub(crate) fn request(&mut self, bytes: &[u8]) -> io::Result<Vec<Reply>> {
         self.send(bytes)?;
@@ -110,9 +120,7 @@ impl Socket {
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() > self.sent_limit {
-            // SAFETY: the descriptor belongs to `self.raw`, which outlives this borrow.
-            let fd = unsafe { BorrowedFd::borrow_raw(self.raw.as_raw_fd()) };
-            setsockopt(&fd, sockopt::SndBufForce, &(bytes.len() + 4096))?;
+            setsockopt(&self.raw, sockopt::SndBufForce, &(bytes.len() + 4096))?;
             self.sent_limit = bytes.len();
         }
         let sent = self.raw.send_to(bytes, &SocketAddr::new(0, 0), 0)?;
@@ -135,6 +143,29 @@ impl Socket {
             }
         }
     }
+}
+
+/// Opens a socket in the thread's namespace that hears of every change of nftables there.
+pub(crate) fn news() -> io::Result<RawSocket> {
+    const NFNLGRP_NFTABLES: u32 = 7;
+    let mut raw = RawSocket::new(NETLINK_NETFILTER)?;
+    raw.bind_auto()?;
+    raw.set_non_blocking(true)?;
+    raw.add_membership(NFNLGRP_NFTABLES)?;
+    Ok(raw)
+}
+
+/// Makes news something to be awaited. Must be called within a runtime.
+pub(crate) fn await_news(news: RawSocket) -> io::Result<AsyncFd<RawSocket>> {
+    // SAFETY: the socket owns its descriptor, which stays the same until the socket is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(news, Interest::READABLE) }?)
+}
+
+/// Reads the next piece of news; whether a table was deleted.
+pub(crate) fn was_table_deleted(news: &RawSocket) -> io::Result<bool> {
+    let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
+    news.recv_from(&mut buffer, libc::MSG_DONTWAIT)?;
+    Ok(messages(&buffer).iter().any(|message| message.kind == TABLE_DELETED))
 }
 
 fn error_of(body: &[u8]) -> Option<io::Error> {

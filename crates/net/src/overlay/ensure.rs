@@ -105,6 +105,7 @@ impl Inner {
         Ok(())
     }
 
+    /// The record of a network, without a balancer.
     async fn record_of(&self, spec: OverlaySpec, created_unix_ns: i64) -> Result<OverlayRecord, NetError> {
         let underlay = match spec.vtep {
             Some(vtep) => self.links.mtu_of(vtep).await.map_err(kernel("find the link of the tunnels"))?,
@@ -114,7 +115,13 @@ impl Inner {
             0 => underlay.unwrap_or(self.config.mtu).saturating_sub(VXLAN_BYTES),
             mtu => mtu,
         };
-        Ok(OverlayRecord { created_unix_ns, mtu, local: spec.vtep.filter(|_| underlay.is_some()), spec })
+        Ok(OverlayRecord {
+            created_unix_ns,
+            mtu,
+            local: spec.vtep.filter(|_| underlay.is_some()),
+            balancer: None,
+            spec,
+        })
     }
 
     async fn make_overlay(&self, spec: OverlaySpec) -> Result<(), NetError> {
@@ -123,17 +130,19 @@ impl Inner {
         self.store.write_record(Folder::Overlays, &network_id, &record)?;
         let (namespace, links) = make_namespace(network_path(&self.config, &network_id), &NETWORK_SYSCTLS).await?;
         links.set_up(1).await.map_err(kernel("bring up the loopback link"))?;
-        let overlay = Overlay { record, links: Arc::new(links), devices: Vec::new(), peers: Peers::default() };
+        let links = Arc::new(links);
+        let overlay = Overlay { record, links, devices: Vec::new(), peers: Peers::default(), balancer: None };
         self.finish_overlay(overlay, &namespace).await
     }
 
-    /// Makes a network anew that its namespace was taken away from, with its peers.
+    /// Makes a network anew that its namespace was taken away from, with its peers and services.
     pub(super) async fn remake_overlay(&self, record: OverlayRecord, peers: Vec<Peer>) -> Result<(), NetError> {
         let network_id = record.spec.network_id.clone();
         tracing::warn!(network = record.spec.name, "a network is gone from the kernel and is made anew");
-        self.remove_overlay_locked(&network_id).await?;
+        self.drop_overlay(&network_id).await?;
         self.make_overlay(record.spec).await?;
-        self.apply_peers(&network_id, &peers, &[]).await
+        self.apply_peers(&network_id, &peers, &[]).await?;
+        self.mend_balancer(&network_id).await
     }
 
     /// Makes the devices of a network that has its namespace, and its balancer; the gate for its tunnels comes first.
@@ -164,7 +173,12 @@ impl Inner {
             let nodes = overlay.members(overlay.peers.nodes());
             (overlay.record.clone(), overlay.record.created_unix_ns, Arc::clone(&overlay.links), nodes)
         };
-        let record = self.record_of(spec, created).await?;
+        let mut record = self.record_of(spec, created).await?;
+        if before.lb_address != record.spec.lb_address {
+            self.remove_balancer(&network_id).await?;
+        } else {
+            record.balancer = old.balancer.clone();
+        }
         self.store.write_record(Folder::Overlays, &network_id, &record)?;
         if tunnel_shape(&old) != tunnel_shape(&record) {
             devices::remove_tunnels(&links, &old).await.map_err(kernel("remove a network's tunnels"))?;
@@ -192,12 +206,24 @@ impl Inner {
         self.make_ingress(&record).await
     }
 
+    /// Removes a network and its services.
     async fn remove_overlay_locked(&self, network_id: &str) -> Result<(), NetError> {
+        let record: Option<OverlayRecord> = self.store.read_record(Folder::Overlays, network_id)?;
+        if record.is_some_and(|record| record.spec.ingress) {
+            self.forget_services()?;
+        }
+        self.forget_virtual(network_id)?;
+        self.drop_overlay(network_id).await
+    }
+
+    /// Removes a network; its services stay on disk.
+    async fn drop_overlay(&self, network_id: &str) -> Result<(), NetError> {
         let record: Option<OverlayRecord> = self.store.read_record(Folder::Overlays, network_id)?;
         let Some(record) = record else { return Ok(()) };
         if record.spec.ingress {
             self.remove_ingress()?;
         }
+        self.remove_balancer(network_id).await?;
         let links = self.state().overlays.get(network_id).map(|overlay| Arc::clone(&overlay.links));
         if let Some(links) = links {
             devices::remove_tunnels(&links, &record).await.map_err(kernel("remove a network's tunnels"))?;
@@ -222,7 +248,10 @@ impl Inner {
             self.overlay_remove(&network_id).await?;
         }
         // one that a former daemon did not finish
-        if self.store.exists(Single::Ingress) { self.remove_ingress() } else { Ok(()) }
+        if self.store.exists(Single::Ingress) {
+            self.remove_ingress()?;
+        }
+        self.forget_services()
     }
 
     /// The socket of the place of a link; `None` if the network is gone, and its links with it.
@@ -261,12 +290,15 @@ pub(crate) async fn make_namespace(
     made.expect("making a namespace does not panic").map_err(kernel(action))
 }
 
-const NETWORK_SYSCTLS: [(&str, &str); 6] = [
+const NETWORK_SYSCTLS: [(&str, &str); 8] = [
     // nothing is filtered where frames are only passed on
     ("net.bridge.bridge-nf-call-iptables", "0"),
     ("net.ipv6.conf.default.disable_ipv6", "1"),
     // from one subnet of a network to another
     ("net.ipv4.ip_forward", "1"),
+    // a service's address is in another subnet than the balancer's: the gateway answers, and at once
+    ("net.ipv4.conf.all.proxy_arp", "1"),
+    ("net.ipv4.neigh.default.proxy_delay", "0"),
     ("net.ipv4.neigh.default.gc_thresh1", "8192"),
     ("net.ipv4.neigh.default.gc_thresh2", "49152"),
     ("net.ipv4.neigh.default.gc_thresh3", "65536"),

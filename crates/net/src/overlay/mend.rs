@@ -3,25 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::balancer;
 use super::devices::{self, Site};
 use super::ensure::network_path;
 use super::peers::Peers;
 use super::{Overlay, OverlayRecord, Peer};
+use crate::NetError;
 use crate::ipam::parse_mac;
 use crate::links::Links;
 use crate::net::Inner;
 use crate::netns::Namespace;
+use crate::open::Surroundings;
 use crate::state::{State, kernel};
-use crate::store::{Folder, Place, Store};
+use crate::store::{Folder, Place};
 use crate::vxlan::{Entries, Entry};
-use crate::{NetConfig, NetError};
 
 /// Finds the networks that a former daemon left. One whose namespace is gone is not among them.
-pub(crate) async fn adopt(
-    config: &NetConfig,
-    store: &Store,
-    host: &Links,
-) -> Result<BTreeMap<String, Overlay>, NetError> {
+pub(crate) async fn adopt(of: &Surroundings<'_>, host: &Links) -> Result<BTreeMap<String, Overlay>, NetError> {
+    let Surroundings { config, store, .. } = *of;
     let mut overlays = BTreeMap::new();
     for (network_id, record) in store.read_all::<OverlayRecord>(Folder::Overlays)? {
         let path = network_path(config, &network_id);
@@ -46,7 +45,8 @@ pub(crate) async fn adopt(
             let entries = device.vxlan.and_then(|index| found.get(&index));
             peers.change(&record.spec, &entries.map(peers_of).unwrap_or_default(), &[]);
         }
-        overlays.insert(network_id, Overlay { record, links: Arc::new(links), devices, peers });
+        let balancer = balancer::adopt(of, &record).await;
+        overlays.insert(network_id, Overlay { record, links: Arc::new(links), devices, peers, balancer });
     }
     Ok(overlays)
 }
@@ -144,7 +144,7 @@ impl Inner {
             self.remove_ingress()?;
             self.make_ingress(&record).await?;
         }
-        Ok(())
+        self.mend_balancer(network_id).await
     }
 }
 

@@ -10,6 +10,7 @@
 //! Nothing is learned from traffic: bridge and tunnel have entries for the endpoints that the caller names, and for no other.
 //! The kernel's entries are the only record of the peers; a new daemon reads them back.
 
+mod balancer;
 mod devices;
 mod endpoints;
 mod ensure;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use balancer::{Balancer, balancer_path};
 pub(crate) use devices::Device;
 pub(crate) use endpoints::plan;
 pub(crate) use ensure::{Turns, make_namespace, network_path};
@@ -31,6 +33,7 @@ pub(crate) use peers::{MemberChange, Peers};
 pub use spec::{DATA_PATH_PORT, OverlayEndpointSpec, OverlaySpec, OverlaySubnet, Peer};
 
 use crate::links::Links;
+use crate::store::BalancerRecord;
 use crate::vxlan::Entry;
 
 /// An overlay network on disk.
@@ -42,6 +45,9 @@ pub(crate) struct OverlayRecord {
     pub(crate) mtu: u32,
     /// Source address of the tunnels; `None` if the own tunnel address is none of this machine's (behind a translation).
     pub(crate) local: Option<Ipv4Addr>,
+    /// This node's balancer, if one is made.
+    #[serde(default)]
+    pub(crate) balancer: Option<BalancerRecord>,
 }
 
 /// An overlay network as it stands.
@@ -52,6 +58,8 @@ pub(crate) struct Overlay {
     /// By subnet.
     pub(crate) devices: Vec<Device>,
     pub(crate) peers: Peers,
+    /// There since the network's first service with an address of its own.
+    pub(crate) balancer: Option<Balancer>,
 }
 
 /// A node whose packets are let through, and a network's tunnel: UDP port, VXLAN id, and the node's address.

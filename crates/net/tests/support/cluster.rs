@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use net::{Net, OverlayEndpointSpec, OverlaySpec, Peer, Sandbox, SandboxMode, SandboxSpec};
+use net::{
+    IngressEndpointSpec, IngressPort, Net, OverlayEndpointSpec, OverlaySpec, Peer, Sandbox, SandboxMode, SandboxSpec,
+};
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::oneshot;
 
@@ -113,9 +115,16 @@ impl Node {
         self.net = self.run(Net::open(config(self.root.path()))).unwrap();
     }
 
-    /// Makes a network with tunnels from this machine.
+    /// This machine's balancer address on a network.
+    pub fn balancer(&self, spec: &OverlaySpec) -> Ipv4Addr {
+        let [a, b, c, _] = spec.subnets[0].gateway.octets();
+        Ipv4Addr::new(a, b, c, 200 + self.address.octets()[3])
+    }
+
+    /// Makes a network with tunnels from this machine, and a balancer address if the network is for such.
     pub fn ensure(&self, spec: OverlaySpec) {
-        let spec = OverlaySpec { vtep: Some(self.address), ..spec };
+        let lb_address = spec.lb_address.map(|_| self.balancer(&spec));
+        let spec = OverlaySpec { vtep: Some(self.address), lb_address, ..spec };
         self.call(|net| async move { net.overlay_ensure(spec).await }).unwrap();
     }
 
@@ -132,6 +141,19 @@ impl Node {
         Peer { address, mac: [0x02, 0x42, a, b, c, d], vtep: self.address }
     }
 
+    /// Makes a task on the ingress network.
+    pub fn task(&self, spec: &OverlaySpec, word: &str, address: &str, ports: &[IngressPort]) -> Sandbox {
+        let mut sandbox = SandboxSpec::new(&container(word), word, SandboxMode::Swarm);
+        let (network_id, address) = (spec.network_id.clone(), address.parse().unwrap());
+        sandbox.ingress = Some(IngressEndpointSpec { network_id, address, ports: ports.to_vec() });
+        self.call(|net| async move { net.create_sandbox(sandbox).await }).unwrap()
+    }
+
+    /// Pin of a network's balancer.
+    pub fn balancer_path(&self, spec: &OverlaySpec) -> PathBuf {
+        self.netns_folder().join(format!("lb_{}", &spec.network_id[..9]))
+    }
+
     /// Pin of a network's namespace.
     pub fn network_ns(&self, spec: &OverlaySpec) -> Ns {
         Ns::at(&self.netns_folder().join(format!("1-{}", &spec.network_id[..10])))
@@ -143,9 +165,11 @@ impl Node {
 }
 
 impl Cluster {
-    /// Tells every machine that has the network of endpoints, each with the index of its machine.
+    /// Tells every machine that has the network of endpoints, each with the index of its machine, and of balancers.
     pub fn tell(&self, spec: &OverlaySpec, endpoints: &[(usize, [u8; 4])]) {
-        let peers: Vec<Peer> = endpoints.iter().map(|(at, address)| self.nodes[*at].peer((*address).into())).collect();
+        let peers = endpoints.iter().map(|(at, address)| self.nodes[*at].peer((*address).into()));
+        let balancers = self.nodes.iter().filter(|_| spec.lb_address.is_some());
+        let peers: Vec<Peer> = peers.chain(balancers.map(|node| node.peer(node.balancer(spec)))).collect();
         let has_it = |node: &&Node| node.net.overlays().iter().any(|known| known.network_id == spec.network_id);
         for node in self.nodes.iter().filter(has_it) {
             let (id, peers) = (spec.network_id.clone(), peers.clone());

@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use net::{DATA_PATH_PORT, Net, NetConfig, OverlaySpec, OverlaySubnet};
+use net::{Backend, DATA_PATH_PORT, IngressPort, Net, NetConfig, OverlaySpec, OverlaySubnet, PortGroup};
 use nix::sched::{CloneFlags, setns, unshare};
 
 pub mod cluster;
@@ -153,7 +153,7 @@ fn assert_nothing_left(host: &Ns, root: &Path) {
     assert!(pins.is_empty(), "{pins:?}");
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(root.to_str().unwrap()), "{mounts}");
-    for folder in ["sandboxes", "services", "overlays"] {
+    for folder in ["sandboxes", "services", "overlays", "virtual"] {
         let folder = root.join("data/network").join(folder);
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
     }
@@ -189,6 +189,11 @@ pub fn ingress_spec() -> OverlaySpec {
     OverlaySpec { ingress: true, lb_address: Some(Ipv4Addr::new(10, 0, 0, 2)), ..overlay_spec("ingress", 0) }
 }
 
+/// Ports with the same tasks behind them.
+pub fn group(ports: Vec<IngressPort>, backends: Vec<Backend>) -> Vec<PortGroup> {
+    vec![PortGroup { ports, backends }]
+}
+
 /// A server in a namespace: greets with `<name> <peer address>`, then echoes lines.
 pub struct Server {
     stop: i32,
@@ -217,9 +222,13 @@ impl Server {
     }
 
     pub fn udp(netns: &Path, name: &str, port: u16) -> Self {
+        Self::udp_here(&Ns::at(netns), name, port)
+    }
+
+    pub fn udp_here(ns: &Ns, name: &str, port: u16) -> Self {
         let name = name.to_owned();
         let (sender, receiver) = mpsc::channel();
-        let thread = Ns::at(netns).spawn(move || {
+        let thread = ns.spawn(move || {
             let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
             sender.send((socket.as_raw_fd(), socket.local_addr().unwrap().port())).unwrap();
             let mut buffer = [0; 2048];

@@ -1,0 +1,152 @@
+//! Noticing that someone removed our tables: a firewall's start script begins with `nft flush ruleset`.
+//!
+//! ```text
+//! kernel ── a table is deleted ──► Watch, one a namespace ──► Alarms ──► a while later: are ours there? else write them
+//! ```
+//! The kernel tells of our own changes as well, so an alarm is only a reason to look. Nothing is looked at without one.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use netlink_sys::Socket as RawSocket;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::NetError;
+use crate::net::Inner;
+use crate::nft;
+use crate::state::kernel;
+
+/// After an alarm: whoever replaces the ruleset is not done with its first step.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Tables are looked at no more often than this, however often someone removes them.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where tables of ours stand that are watched.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Site {
+    /// In the host's namespace.
+    Host,
+    /// In the ingress sandbox.
+    Ingress,
+    /// In the balancer of a network, by its id.
+    Balancer(String),
+}
+
+/// Places where a table was deleted.
+#[derive(Debug, Default)]
+pub(crate) struct Alarms {
+    sites: Mutex<BTreeSet<Site>>,
+    raised: Notify,
+}
+
+impl Alarms {
+    fn raise(&self, site: &Site) {
+        self.sites.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone());
+        self.raised.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<Site> {
+        std::mem::take(&mut *self.sites.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A task that ends with this.
+#[derive(Debug)]
+pub(crate) struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The netfilter news of one namespace, raising alarms; ends with this.
+#[derive(Debug)]
+pub(crate) struct Watch(#[expect(dead_code, reason = "held for its end")] Task);
+
+impl Watch {
+    /// Watches through a socket that [`nft::news`] opened in the namespace. Must be called within a runtime.
+    pub(crate) fn start(socket: RawSocket, site: Site, alarms: &Arc<Alarms>) -> io::Result<Self> {
+        let (socket, alarms) = (nft::await_news(socket)?, Arc::clone(alarms));
+        let watch = async move {
+            if let Err(error) = run(&socket, || alarms.raise(&site)).await {
+                tracing::warn!(%error, ?site, "removed tables are not noticed any more");
+            }
+        };
+        Ok(Self(Task(tokio::spawn(watch))))
+    }
+}
+
+async fn run(socket: &AsyncFd<RawSocket>, alarm: impl Fn()) -> io::Result<()> {
+    loop {
+        let mut ready = socket.readable().await?;
+        match nft::was_table_deleted(socket.get_ref()) {
+            Ok(true) => alarm(),
+            Ok(false) => {}
+            // more news than there is room for
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => alarm(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Answers alarms for as long as there is a network.
+pub(crate) fn answer(alarms: Arc<Alarms>, inner: Weak<Inner>) -> Task {
+    Task(tokio::spawn(async move {
+        loop {
+            alarms.raised.notified().await;
+            tokio::time::sleep(SETTLE).await;
+            for site in alarms.take() {
+                let Some(inner) = inner.upgrade() else { return };
+                match inner.restore(&site) {
+                    Ok(false) => {}
+                    Ok(true) => tracing::warn!(?site, "someone removed our nftables tables; they are written anew"),
+                    Err(error) => tracing::error!(%error, ?site, "our nftables tables cannot be written anew"),
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }))
+}
+
+impl Inner {
+    /// Writes the tables of a site anew if they are gone, and tells whether they were.
+    fn restore(&self, site: &Site) -> Result<bool, NetError> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let (mesh, vips) = match site {
+            Site::Host => return state.restore_host(&self.config),
+            Site::Ingress => (state.ingress.as_mut().map(|ingress| &mut ingress.mesh), None),
+            Site::Balancer(id) => {
+                let overlay = state.overlays.get_mut(id);
+                (None, overlay.and_then(|overlay| overlay.balancer.as_mut()).map(|balancer| &mut balancer.vips))
+            }
+        };
+        let restored = match (mesh, vips) {
+            (Some(mesh), _) => mesh.restore_if_gone(),
+            (_, Some(vips)) => vips.restore_if_gone(),
+            (None, None) => Ok(false),
+        };
+        restored.map_err(kernel("write a table anew"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_is_answered_once() {
+        let alarms = Alarms::default();
+        alarms.raise(&Site::Host);
+        alarms.raise(&Site::Ingress);
+        alarms.raise(&Site::Host);
+        assert_eq!(alarms.take(), [Site::Host, Site::Ingress].into());
+        assert!(alarms.take().is_empty());
+    }
+}
