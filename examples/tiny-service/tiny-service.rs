@@ -3,14 +3,15 @@
 //! Environment: `PORT` (default 9005); `IGNORE_SIGTERM=1` lets it live on until SIGKILL; `EXIT_CODE` is what SIGTERM
 //! ends it with (default 0); `EXIT_AFTER_MS` ends it by itself; `START_DELAY_MS` waits before it listens;
 //! `ANSWER_DELAY_MS` waits before each answer. With an argument it runs a command instead: `get URL-PATH` asks the
-//! server in the same container (for health checks), `sleep` does nothing, `env` prints the environment,
-//! `exit CODE` ends with that code, `cat PATH` prints a file, `write PATH TEXT` writes one, `echo …` prints its words,
-//! `uid` prints user and group, `fill MIB` takes that much memory, `fork N` starts so many children.
+//! server in the same container (for health checks), `get URL-PATH HOST` one elsewhere, `resolve NAME` prints a name's
+//! addresses in the order they came, `sleep` does nothing, `env` prints the environment, `exit CODE` ends with that
+//! code, `cat PATH` prints a file, `write PATH TEXT` writes one, `echo …` prints its words, `uid` prints user and group,
+//! `fill MIB` takes that much memory, `fork N` starts so many children.
 //!
 //! It is only the standard library plus the few C functions that have no face there.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 const SIGTERM: i32 = 15;
@@ -110,9 +111,9 @@ fn port() -> u16 {
     number("PORT").and_then(|port| u16::try_from(port).ok()).unwrap_or(9005)
 }
 
-fn get(path: &str) -> i32 {
+fn get(path: &str, host: &str) -> i32 {
     let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port()))?;
+        let mut stream = TcpStream::connect((host, port()))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
@@ -142,7 +143,17 @@ fn command(words: &[String]) -> i32 {
     let word = |index: usize| words.get(index).map_or("", String::as_str);
     let count = || word(1).parse::<usize>().unwrap_or(1);
     match word(0) {
-        "get" => get(word(1)),
+        "get" => get(word(1), words.get(2).map_or("127.0.0.1", String::as_str)),
+        "resolve" => match (word(1), 0).to_socket_addrs() {
+            Ok(addresses) => {
+                addresses.for_each(|address| println!("{}", address.ip()));
+                0
+            }
+            Err(error) => {
+                eprintln!("{}: {error}", word(1));
+                1
+            }
+        },
         "sleep" => wait_forever(),
         "exit" => word(1).parse().unwrap_or(1),
         "echo" => {

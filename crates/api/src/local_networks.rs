@@ -2,26 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use docker_types::network::{EndpointResource, Ipam, IpamConfig, Network};
+use async_trait::async_trait;
+use docker_types::network::{EndpointResource, Ipam, IpamConfig, Network, PeerInfo, ServiceInfo};
 use docker_types::time::Time;
 use net::NetworkInfo;
 
-/// Networks of this machine. `daemon` gives [`net::Net`].
+/// Networks of this machine, and what it knows of the swarm's. `daemon` gives them.
+#[async_trait]
 pub trait LocalNetworks: Send + Sync + 'static {
-    /// All of them, the ingress network too where it is set up.
+    /// All of them, those of the swarm too that are set up here.
     fn networks(&self) -> Vec<NetworkInfo>;
-    /// This node's name among the peers of the swarm's networks.
-    fn node_name(&self) -> String;
-}
-
-impl LocalNetworks for net::Net {
-    fn networks(&self) -> Vec<NetworkInfo> {
-        Self::networks(self)
-    }
-
-    fn node_name(&self) -> String {
-        Self::node_name(self).to_owned()
-    }
+    /// The nodes that are in a network, this one first; none if it is not.
+    async fn peers(&self, network_id: &str) -> Vec<PeerInfo>;
+    /// The services on a network as this node knows them, by name; those without a service under "".
+    async fn services(&self, network_id: &str) -> BTreeMap<String, ServiceInfo>;
 }
 
 /// A network in Docker's JSON.

@@ -52,14 +52,11 @@ async fn all_networks(state: &Context) -> Vec<Network> {
     for network in swarm_networks(state).await {
         networks.insert(network.id.clone(), network);
     }
-    let mut address = None;
     for local in local_networks(state) {
         match networks.get_mut(&local.id) {
             Some(network) => {
-                if address.is_none() {
-                    address = Some(state.swarm.info().await.node_addr);
-                }
-                take_part(network, local, state.networks.node_name(), address.clone().unwrap_or_default());
+                let peers = state.networks.peers(&local.id).await;
+                take_part(network, local, peers);
             }
             None => {
                 networks.insert(local.id.clone(), local);
@@ -70,11 +67,11 @@ async fn all_networks(state: &Context) -> Vec<Network> {
 }
 
 /// A network of the swarm as a node shows it that is in it itself.
-fn take_part(network: &mut Network, local: Network, name: String, ip: String) {
+fn take_part(network: &mut Network, local: Network, peers: Vec<PeerInfo>) {
     network.containers = local.containers;
     network.labels.get_or_insert_default();
     network.options.get_or_insert_default();
-    network.peers = vec![PeerInfo { name, ip }];
+    network.peers = peers;
 }
 
 pub(crate) async fn list(State(state): State<Shared>, params: Params) -> ApiResult {
@@ -165,7 +162,11 @@ pub(crate) async fn inspect(State(state): State<Shared>, Path(term): Path<String
         return Ok(answer::ok(&Network::from_model(&network)));
     }
     let ambiguous = |count, by: &str| format!("{count} matches found based on {by}: network {term} is ambiguous");
-    Ok(answer::ok(&found.one(&term, ambiguous)?))
+    let mut network = found.one(&term, ambiguous)?;
+    if params.flag("verbose") {
+        network.services = state.networks.services(&network.id).await;
+    }
+    Ok(answer::ok(&network))
 }
 
 pub(crate) async fn create(State(state): State<Shared>, Json(mut body): Json<NetworkCreateRequest>) -> ApiResult {

@@ -245,7 +245,7 @@ fn api_state(parts: &Parts, root: &DataRoot) -> ApiState {
     ApiState {
         engine: Arc::new(parts.engine.clone()),
         images: parts.images.clone(),
-        networks: Arc::new(parts.net.clone()),
+        networks: Arc::new(parts.executor.shown_networks()),
         swarm: Arc::new(Swarm::new(parts.node.clone(), parts.executor.clone())),
         settings: shown_settings(settings, root, parts.net.warnings()),
         about,

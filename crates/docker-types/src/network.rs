@@ -160,7 +160,7 @@ pub struct Network {
     #[serde(skip_serializing_if = "is_zero")]
     pub peers: Vec<PeerInfo>,
     #[serde(skip_serializing_if = "is_zero")]
-    pub services: BTreeMap<String, serde_json::Value>,
+    pub services: BTreeMap<String, ServiceInfo>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -204,6 +204,37 @@ pub struct PeerInfo {
     pub name: String,
     #[serde(rename = "IP")]
     pub ip: String,
+}
+
+/// A service on a network, with `verbose`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceInfo {
+    /// Its address; `<nil>` without one.
+    #[serde(rename = "VIP")]
+    pub vip: String,
+    /// `Target: 80, Publish: 8080`.
+    #[serde(rename = "Ports")]
+    pub ports: Vec<String>,
+    #[serde(rename = "LocalLBIndex")]
+    pub local_lb_index: u32,
+    #[serde(rename = "Tasks")]
+    pub tasks: Vec<TaskInfo>,
+}
+
+/// One task of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskInfo {
+    #[serde(rename = "Name")]
+    pub name: String,
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    #[serde(rename = "EndpointIP")]
+    pub endpoint_ip: String,
+    /// `Host IP`: the node's address for VXLAN.
+    #[serde(rename = "Info")]
+    pub info: BTreeMap<String, String>,
 }
 
 /// `POST /networks/create`.

@@ -310,6 +310,7 @@ impl SwarmBackend for FakeSwarm {
 /// A machine with the default bridge.
 struct Bridge;
 
+#[async_trait]
 impl api::LocalNetworks for Bridge {
     fn networks(&self) -> Vec<net::NetworkInfo> {
         let info = |name: &str, driver: &str| net::NetworkInfo {
@@ -337,8 +338,13 @@ impl api::LocalNetworks for Bridge {
         vec![bridge, info("host", "host"), info("none", "null"), ingress]
     }
 
-    fn node_name(&self) -> String {
-        "0123456789ab".to_owned()
+    async fn peers(&self, network_id: &str) -> Vec<PeerInfo> {
+        let peer = PeerInfo { name: "0123456789ab".to_owned(), ip: "192.0.2.1".to_owned() };
+        if network_id == "ingress-id" { vec![peer] } else { Vec::new() }
+    }
+
+    async fn services(&self, _: &str) -> BTreeMap<String, ServiceInfo> {
+        BTreeMap::new()
     }
 }
 

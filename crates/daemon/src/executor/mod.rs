@@ -19,7 +19,7 @@ use image::ImageStore;
 use model::{Node, NodeDescription, Task, TaskId};
 use net::Net;
 
-use crate::overlay::{Exchange, Gossiping};
+use crate::overlay::{Exchange, Gossiping, ShownNetworks};
 use controller::TaskController;
 use pull::Puller;
 
@@ -54,6 +54,12 @@ impl TaskExecutor {
         tokio::spawn(crate::overlay::settle(exchange.clone(), gossiping.handle()));
         let shared = Shared { engine, puller: Puller::new(images), exchange, gossiping, net, about };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// This machine's networks as the API shows them.
+    pub(crate) fn shown_networks(&self) -> ShownNetworks {
+        let Shared { net, exchange, gossiping, .. } = &*self.shared;
+        ShownNetworks { net: net.clone(), exchange: exchange.clone(), gossip: gossiping.handle() }
     }
 
     /// This node is in no swarm: no task, no ingress.

@@ -390,7 +390,9 @@ impl Exchange {
     pub(crate) async fn take(&self, told: Vec<(Told, Option<Arc<[u8]>>)>) {
         let mut state = self.lock().await;
         for (Told { table, network, endpoint, keeps_clients }, value) in told {
-            if state.own.contains_key(&(network.clone(), endpoint.clone())) {
+            // News of a network that this node has left may still be on its way.
+            let is_own = state.own.contains_key(&(network.clone(), endpoint.clone()));
+            if is_own || !state.held.contains_key(&network) {
                 continue;
             }
             match (table, value) {
@@ -430,27 +432,31 @@ impl Exchange {
         }
     }
 
-    /// Writes what has changed; the first failure is told, the rest is written all the same.
+    /// Writes what has changed; the first failure is told, the rest is written all the same. A link is there before
+    /// connections are sent over it, and until none are.
     async fn try_apply(&self, state: &mut State) -> Result<(), NetError> {
-        let mut links: BTreeMap<Arc<str>, (Vec<Peer>, Vec<Peer>)> = BTreeMap::new();
-        let mut failure = Ok(());
+        let mut services = Vec::new();
+        let (mut added, mut removed) = (BTreeMap::<_, Vec<Peer>>::new(), BTreeMap::<_, Vec<Peer>>::new());
         for change in state.tables.take_changes() {
             match change {
                 Change::Link { network, before, after } => {
-                    let (added, removed) = links.entry(network).or_default();
-                    removed.extend(before.as_ref().and_then(words::peer));
-                    added.extend(after.as_ref().and_then(words::peer));
+                    removed.entry(network.clone()).or_default().extend(before.as_ref().and_then(words::peer));
+                    added.entry(network).or_default().extend(after.as_ref().and_then(words::peer));
                 }
                 Change::Names { network, endpoint, record } => self.name(&network, &endpoint, record.as_deref()),
-                Change::Service { network, service, now } => {
-                    let is_ingress = state.held.get(&*network).is_some_and(|held| held.is_ingress);
-                    let written = self.balance(&network, &service, now.as_ref(), is_ingress).await;
-                    failure = failure.and(written);
-                }
+                Change::Service { network, service, now } => services.push((network, service, now)),
             }
         }
-        for (network, (added, removed)) in links {
-            failure = failure.and(self.0.net.change_peers(&network, added, removed).await);
+        let mut failure = Ok(());
+        for (network, peers) in added.into_iter().filter(|(_, peers)| !peers.is_empty()) {
+            failure = failure.and(self.0.net.change_peers(&network, peers, Vec::new()).await);
+        }
+        for (network, service, now) in services {
+            let is_ingress = state.held.get(&*network).is_some_and(|held| held.is_ingress);
+            failure = failure.and(self.balance(&network, &service, now.as_ref(), is_ingress).await);
+        }
+        for (network, peers) in removed.into_iter().filter(|(_, peers)| !peers.is_empty()) {
+            failure = failure.and(self.0.net.change_peers(&network, Vec::new(), peers).await);
         }
         failure
     }

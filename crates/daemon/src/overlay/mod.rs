@@ -6,12 +6,14 @@ mod gossiping;
 mod notices;
 mod own_file;
 mod settle;
+mod shown;
 mod specs;
 mod words;
 
 pub(crate) use exchange::Exchange;
 pub(crate) use gossiping::Gossiping;
 pub(crate) use notices::tell;
+pub(crate) use shown::ShownNetworks;
 pub(crate) use specs::{address_of, is_overlay};
 
 pub(crate) use feed::run as feed;

@@ -323,14 +323,12 @@ impl SwarmBackend for Swarm {
         one(&self.present_view()?, id, "network")
     }
 
-    async fn create_network(&self, _: NetworkSpec) -> SwarmResult<NetworkId> {
-        self.manager()?;
-        Err(unimplemented("overlay networks besides ingress"))
+    async fn create_network(&self, spec: NetworkSpec) -> SwarmResult<NetworkId> {
+        self.manager()?.control().create_network(spec).await.map_err(from_control)
     }
 
     async fn remove_network(&self, id: &NetworkId) -> SwarmResult<()> {
-        let _: Network = one(&self.view().await?, id, "network")?;
-        Err(unimplemented("removing networks of the swarm"))
+        self.manager()?.control().remove_network(id).await.map_err(from_control)
     }
 
     async fn logs(

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::support::{Done, get, tiny_image, until, words};
+use crate::support::{Done, get_path, tiny_image, until, words};
 
 const SKEP: &str = env!("CARGO_BIN_EXE_skep");
 
@@ -98,11 +98,16 @@ impl Wire {
 
     /// A GET from outside of the machines, with a connection of its own.
     pub fn get(&self, address: &str, port: u16) -> std::io::Result<String> {
+        self.get_path(address, port, "/")
+    }
+
+    /// A GET of a path.
+    pub fn get_path(&self, address: &str, port: u16, path: &'static str) -> std::io::Result<String> {
         let namespace = fs::File::open(self.namespace())?;
         let address: SocketAddr = format!("{address}:{port}").parse().expect("an address");
         let asked = std::thread::spawn(move || {
             setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-            get(address)
+            get_path(address, path)
         });
         asked.join().expect("no panic")
     }

@@ -7,6 +7,7 @@ mod faults;
 mod gossip_peers;
 mod hosts;
 mod managers;
+mod mesh;
 mod peers;
 mod rebalance;
 #[path = "../swarm/support.rs"]

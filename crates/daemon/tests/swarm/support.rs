@@ -351,13 +351,15 @@ pub fn dummy_image() -> PathBuf {
 
 fn built(example: &str, file: &str, name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let script = root.join("examples").join(example).join("build-image");
+    let sources = root.join("examples").join(example);
+    let script = sources.join("build-image");
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let (archive, lock) = (folder.join(file), folder.join(format!("{file}.lock")));
     let lock = fs::File::create(lock).expect("a lock file");
     let _lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).expect("a lock");
     let newer = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    if newer(&archive).is_none() || newer(&archive) < newer(&script) {
+    let sources = fs::read_dir(&sources).expect("the example").map(|file| file.expect("a file").path());
+    if newer(&archive) < sources.filter_map(|file| newer(&file)).max() {
         let built = Command::new(&script).arg(&archive).arg(name).output().expect("build-image");
         assert!(built.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&built.stderr));
     }
@@ -366,10 +368,15 @@ fn built(example: &str, file: &str, name: &str) -> PathBuf {
 
 /// A GET that opens a connection of its own; the body.
 pub fn get(address: SocketAddr) -> std::io::Result<String> {
+    get_path(address, "/")
+}
+
+/// A GET of a path.
+pub fn get_path(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let limit = Duration::from_secs(10);
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("a cut answer"))?;
