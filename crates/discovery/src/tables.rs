@@ -195,6 +195,18 @@ impl Tables {
         Some(&*self.networks.get(network)?.endpoints.get(endpoint)?.record)
     }
 
+    /// All endpoints of a network, with where their links are if that is known.
+    pub fn endpoints(
+        &self,
+        network: &str,
+    ) -> impl Iterator<Item = (&EndpointId, &Arc<EndpointRecord>, Option<&PeerRecord>)> {
+        let place = self.networks.get(network);
+        place.into_iter().flat_map(|place| {
+            let link = |id: &EndpointId| place.links.get(id).map(|(_, record)| record);
+            place.endpoints.iter().map(move |(id, known)| (id, &known.record, link(id)))
+        })
+    }
+
     /// The service as it is now.
     pub fn service(&self, network: &str, service: &str) -> Option<Service> {
         let place = self.networks.get(network)?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::fake_engine::FakeEngine;
 use api::swarm_backend::*;
 use async_trait::async_trait;
+use docker_types::network::{PeerInfo, ServiceInfo};
 use model::*;
 use tokio::sync::{mpsc, oneshot};
 

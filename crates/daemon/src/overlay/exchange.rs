@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use agent::NodeAddresses;
-use discovery::{Change, ENDPOINT_TABLE, EndpointRecord, Origin, PEER_TABLE, PeerRecord, Service, Tables};
+use discovery::{Change, ENDPOINT_TABLE, EndpointId, EndpointRecord, Origin, PEER_TABLE, PeerRecord, Service, Tables};
 use gossip_io::Handle;
 use model::{Network, Node};
 use net::{Ipv4Cidr, NameRecord, Net, NetError, Peer, Sandbox, ServiceNames};
@@ -412,6 +412,18 @@ impl Exchange {
             }
         }
         self.apply(&mut state).await;
+    }
+
+    /// The endpoints of a network, and the nodes that they are on.
+    pub(crate) async fn endpoints(&self, network: &str) -> Vec<(EndpointId, Arc<EndpointRecord>, Option<IpAddr>)> {
+        let state = self.lock().await;
+        let own_node = state.data_path.address.map(IpAddr::V4);
+        let node = |id: &EndpointId, link: Option<&PeerRecord>| {
+            let is_own = state.own.contains_key(&(network.to_owned(), id.to_string()));
+            link.map(|link| link.tunnel_endpoint).or(own_node.filter(|_| is_own))
+        };
+        let known = state.tables.endpoints(network);
+        known.map(|(id, record, link)| (id.clone(), record.clone(), node(id, link))).collect()
     }
 
     /// This node is in no swarm.

@@ -1,8 +1,11 @@
 //! This machine's networks as the API shows them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use docker_types::network::{PeerInfo, ServiceInfo};
+use discovery::{EndpointId, EndpointRecord, Port};
+use docker_types::network::{PeerInfo, ServiceInfo, TaskInfo};
 use gossip_io::Handle;
 use net::{Net, NetworkInfo};
 use tokio::sync::watch;
@@ -34,6 +37,27 @@ impl api::LocalNetworks for ShownNetworks {
     }
 
     async fn services(&self, network_id: &str) -> BTreeMap<String, ServiceInfo> {
-        self.exchange.services(network_id).await
+        services(self.exchange.endpoints(network_id).await)
     }
+}
+
+/// Endpoints by service, as dockerd groups them: a service's address and ports are those of its first endpoint.
+fn services(endpoints: Vec<(EndpointId, Arc<EndpointRecord>, Option<IpAddr>)>) -> BTreeMap<String, ServiceInfo> {
+    let text = |address: Option<IpAddr>| address.map_or_else(|| "<nil>".to_owned(), |it| it.to_string());
+    let port = |port: &Port| format!("Target: {}, Publish: {}", port.target, port.published);
+    let mut services: BTreeMap<String, ServiceInfo> = BTreeMap::new();
+    for (id, record, node) in endpoints {
+        let service = services.entry(record.service_name.clone()).or_insert_with(|| ServiceInfo {
+            vip: text(record.virtual_ip),
+            ports: record.ports.iter().map(port).collect(),
+            ..ServiceInfo::default()
+        });
+        service.tasks.push(TaskInfo {
+            name: record.name.clone(),
+            endpoint_id: id.to_string(),
+            endpoint_ip: text(record.address),
+            info: node.map(|node| ("Host IP".to_owned(), node.to_string())).into_iter().collect(),
+        });
+    }
+    services
 }

@@ -21,11 +21,6 @@ pub(super) fn not_found(kind: &str, id: &dyn std::fmt::Display) -> SwarmError {
     SwarmError::grpc(GrpcCode::NotFound, format!("{kind} {id} not found"))
 }
 
-/// What Skep cannot do yet.
-pub(super) fn unimplemented(what: &str) -> SwarmError {
-    SwarmError::grpc(GrpcCode::Unimplemented, format!("{what}: not built in this version of Skep"))
-}
-
 /// Whether the control API answers here.
 pub(super) fn manager_state(info: &NodeInfo) -> SwarmResult<()> {
     let reason = match (info.state, info.role) {

@@ -24,7 +24,7 @@ use store::{StoreObject, View};
 use tokio::sync::mpsc;
 
 use crate::executor::TaskExecutor;
-use convert::{from_control, from_leave, from_node, from_unlock, not_found, unimplemented};
+use convert::{from_control, from_leave, from_node, from_unlock, not_found};
 
 /// The backend: this machine's node.
 pub(crate) struct Swarm {

@@ -62,8 +62,8 @@ fn any_node_answers_from_tasks_on_others_and_tasks_see_the_client() {
     // The tables follow: another task, and none.
     a.docker("service scale -d web=1");
     a.until("service ps web --filter desired-state=running -q", |out| out.lines().count() == 1);
-    let last = container(&wire.hosts[1], "web");
     wire.hosts[1].until("ps -q", |out| out.lines().count() == 1);
+    let last = container(&wire.hosts[1], "web");
     for host in &wire.hosts {
         for _ in 0..4 {
             assert_eq!(hostname(&wire.get(&host.address, 9005).expect("an answer")), last[..12]);
@@ -93,8 +93,8 @@ fn tasks_on_one_network_find_each_other_on_all_nodes() {
     for host in [a, b] {
         let id = container(host, "each");
         until("both tasks' names", || (lines(host, &id, "resolve tasks.web").len() == 2).then_some(()));
-        assert_eq!(lines(host, &id, "resolve web"), [virtual_ip.clone()]);
-        assert_eq!(lines(host, &id, "resolve web.mesh"), [virtual_ip.clone()]);
+        assert_eq!(lines(host, &id, "resolve web"), std::slice::from_ref(&virtual_ip));
+        assert_eq!(lines(host, &id, "resolve web.mesh"), std::slice::from_ref(&virtual_ip));
         until("both tasks by one name", || (lines(host, &id, "resolve each").len() == 2).then_some(()));
         for address in lines(host, &id, "resolve tasks.web") {
             assert!(run(host, &id, &format!("get / {address}")).contains("hostname"), "{address}");
