@@ -40,6 +40,15 @@ pub struct Report {
     pub streams_broken: u64,
 }
 
+/// How a push ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pushed {
+    /// Members of ours that have not confirmed it: gone, too slow, unable.
+    pub silent: usize,
+    /// Members that are not ours: they were told, but give no word.
+    pub foreign: usize,
+}
+
 /// What to do with an entry.
 #[derive(Debug)]
 pub(crate) enum Write {
@@ -59,6 +68,7 @@ pub(crate) enum Command {
     Watch(Name, Option<Name>, oneshot::Sender<Subscription>),
     Peers(oneshot::Sender<Vec<Peer>>),
     NetworkPeers(Name, oneshot::Sender<Vec<Peer>>),
+    Push(Vec<(Name, Name, Name)>, oneshot::Sender<Pushed>),
     SetKeys(Vec<Vec<u8>>, usize, oneshot::Sender<Result<(), KeyError>>),
     Report(oneshot::Sender<Report>),
     Leave,
@@ -150,6 +160,12 @@ impl Handle {
     async fn write(&self, network: &str, table: &str, key: &str, write: Write) -> Result<(), WriteError<EntryError>> {
         let (network, table, key) = (network.into(), table.into(), key.into());
         self.change(|done| Command::Write { network, table, key, write, done }).await
+    }
+
+    /// Sends entries of this node, each as network, table and key, to all other members of their networks at once, beside
+    /// gossip. Returns when each of ours has applied them (see [`crate::WatchEvent::Confirm`]) or has had its time.
+    pub async fn push(&self, entries: Vec<(Name, Name, Name)>) -> Result<Pushed, Stopped> {
+        self.ask(|done| Command::Push(entries, done)).await
     }
 
     /// The entries of a table of a network, by key: those of members that are there.

@@ -32,8 +32,8 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-pub use handle::{Handle, Report, Stopped, WriteError};
-pub use watch::{Watch, WatchEvent};
+pub use handle::{Handle, Pushed, Report, Stopped, WriteError};
+pub use watch::{Confirm, Watch, WatchEvent};
 
 /// Commands that wait for the task.
 const COMMANDS: usize = 256;

@@ -143,7 +143,7 @@ async fn serve_in_time(
 /// Opens a stream of ours and tells its end.
 pub(crate) async fn dial(dial: Dial, secrecy: Secrecy, held: Held, events: mpsc::Sender<StreamEvent>) {
     let id = dial.id;
-    let end = match timeout(STREAM_TIMEOUT, dial_in_time(dial, secrecy, &held)).await {
+    let end = match timeout(dial.within, dial_in_time(dial, secrecy, &held)).await {
         Ok(Ok(end)) => end,
         Ok(Err(_)) | Err(_) => DialEnd::Failed,
     };

@@ -1,17 +1,18 @@
 //! The task that owns the state machine: it waits for whatever comes next, passes it in with the time, and does what comes
 //! out. It ends when the node has left, or when its owner drops it; its streams end with it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use gossip::limits::MAX_PACKET_BYTES;
-use gossip::{Change, Entry, Event, Gossip, Name, Output};
+use gossip::{Change, Entry, Event, Gossip, Name, Output, PushId, StreamAnswer};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::handle::{Command, Report, Write};
+use crate::handle::{Command, Pushed, Report, Write};
 use crate::streams::{self, Held, Places, StreamEvent};
 use crate::watch::{BEHIND, Placed, Subscription, Watcher};
 
@@ -36,6 +37,8 @@ pub(crate) struct Task {
     places: Places,
     held: Held,
     stream_events: (mpsc::Sender<StreamEvent>, mpsc::Receiver<StreamEvent>),
+    /// Who waits for the end of a push.
+    pushes: BTreeMap<PushId, oneshot::Sender<Pushed>>,
     report: Report,
     left: bool,
 }
@@ -60,6 +63,7 @@ impl Task {
             places: Places::default(),
             held: Held::default(),
             stream_events: mpsc::channel(STREAM_EVENTS),
+            pushes: BTreeMap::new(),
             report: Report::default(),
             left: false,
         }
@@ -136,6 +140,13 @@ impl Task {
             Event::Conflict { name, address } => {
                 tracing::warn!(%name, %address, "gossip: two members claim one name");
             }
+            Event::Pushed { id, silent, foreign } => {
+                let pushed = Pushed { silent: *silent, foreign: *foreign };
+                if let Some(done) = self.pushes.remove(id) {
+                    answer(done, pushed);
+                }
+                return;
+            }
             Event::Left => self.left = true,
         }
         // Nobody needs to listen.
@@ -159,7 +170,11 @@ impl Task {
         match event {
             StreamEvent::Frame { bytes, answer } => {
                 // Where it waits for the answer, the stream may have ended.
-                let _ = answer.send(self.gossip.stream(self.now(), &bytes));
+                match self.gossip.stream(self.now(), &bytes) {
+                    StreamAnswer::None => drop(answer.send(None)),
+                    StreamAnswer::Now(bytes) => drop(answer.send(Some(bytes))),
+                    StreamAnswer::Applied(bytes) => self.when_applied(bytes, answer),
+                }
             }
             StreamEvent::Closed { from, whole } => {
                 self.places.give_back(from);
@@ -167,6 +182,20 @@ impl Task {
             }
             StreamEvent::DialEnded(id, end) => self.gossip.dial_ended(self.now(), id, end),
         }
+    }
+
+    /// Answers a stream when all watches have applied what they were told.
+    fn when_applied(&mut self, bytes: Vec<u8>, answer: oneshot::Sender<Option<Vec<u8>>>) {
+        self.act();
+        self.watchers.retain(|watcher| !watcher.changes.is_closed());
+        let words: Vec<_> = self.watchers.iter().map(Watcher::confirmed).collect();
+        self.streams.spawn(async move {
+            let mut applied = true;
+            for word in words {
+                applied &= word.await.is_ok();
+            }
+            let _ = answer.send(applied.then_some(bytes));
+        });
     }
 
     /// Does a command.
@@ -198,6 +227,10 @@ impl Task {
             }
             Command::NetworkPeers(network, done) => {
                 let _ = done.send(self.gossip.network_peers(&network));
+            }
+            Command::Push(entries, done) => {
+                let id = self.gossip.push(now, &entries);
+                self.pushes.insert(id, done);
             }
             Command::SetKeys(keys, primary, done) => {
                 let _ = done.send(self.gossip.set_keys(&keys, primary));

@@ -2,7 +2,7 @@
 //! there is again, so it never misses the end of a story, only steps of it.
 
 use gossip::{Change, Entry, Name};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::handle::Handle;
 
@@ -16,7 +16,14 @@ pub(crate) type Placed = (Name, Name, Entry);
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) current: Vec<Placed>,
-    pub(crate) changes: mpsc::Receiver<Change>,
+    pub(crate) changes: mpsc::Receiver<Item>,
+}
+
+/// What goes to a watch.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Change(Change),
+    Confirm(oneshot::Sender<()>),
 }
 
 /// The task's end of a watch.
@@ -24,25 +31,46 @@ pub(crate) struct Subscription {
 pub(crate) struct Watcher {
     pub(crate) table: Name,
     pub(crate) network: Option<Name>,
-    pub(crate) changes: mpsc::Sender<Change>,
+    pub(crate) changes: mpsc::Sender<Item>,
 }
 
 impl Watcher {
     /// Passes a change on; false if the watch has gone or is too far behind.
     pub(crate) fn pass(&self, change: &Change) -> bool {
         let wanted = change.table == self.table && self.network.as_ref().is_none_or(|it| *it == change.network);
-        if wanted { self.changes.try_send(change.clone()).is_ok() } else { !self.changes.is_closed() }
+        if wanted { self.changes.try_send(Item::Change(change.clone())).is_ok() } else { !self.changes.is_closed() }
+    }
+
+    /// Asks for a word when all before has been worked by; it never comes from a watch that is too far behind.
+    pub(crate) fn confirmed(&self) -> oneshot::Receiver<()> {
+        let (confirm, confirmed) = oneshot::channel();
+        let _ = self.changes.try_send(Item::Confirm(confirm));
+        confirmed
     }
 }
 
 /// What a watch tells.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub enum WatchEvent {
     /// All that there is, as network, key and entry: at first, and again after the watch was too far behind. It replaces
     /// all that was told before.
     Current(Vec<(Name, Name, Entry)>),
     /// One change.
     Changed(Change),
+    /// A member waits for what was told so far to be applied.
+    Confirm(Confirm),
+}
+
+/// The word that another member waits for; dropped, it is not given.
+#[derive(Debug)]
+pub struct Confirm(oneshot::Sender<()>);
+
+impl Confirm {
+    /// All that the watch has told before is applied.
+    pub fn done(self) {
+        // Who waited for it may have given up.
+        let _ = self.0.send(());
+    }
 }
 
 /// See the module's description.
@@ -51,7 +79,7 @@ pub struct Watch {
     handle: Handle,
     table: Name,
     network: Option<Name>,
-    changes: Option<mpsc::Receiver<Change>>,
+    changes: Option<mpsc::Receiver<Item>>,
 }
 
 impl Watch {
@@ -62,9 +90,12 @@ impl Watch {
     /// The next event; nothing any more once gossip has stopped. It may be dropped while it waits, and nothing is lost.
     pub async fn next(&mut self) -> Option<WatchEvent> {
         if let Some(changes) = &mut self.changes
-            && let Some(change) = changes.recv().await
+            && let Some(item) = changes.recv().await
         {
-            return Some(WatchEvent::Changed(change));
+            return Some(match item {
+                Item::Change(change) => WatchEvent::Changed(change),
+                Item::Confirm(confirm) => WatchEvent::Confirm(Confirm(confirm)),
+            });
         }
         self.changes = None;
         let subscription = self.handle.subscribe(self.table.clone(), self.network.clone()).await.ok()?;

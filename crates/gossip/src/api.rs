@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::limits::PACKET_BYTES;
 use crate::message::Name;
@@ -42,7 +43,7 @@ pub enum Answer {
     One,
 }
 
-/// A stream to open: connect, send, read the answer if there is to be one, close, all within `STREAM_TIMEOUT`.
+/// A stream to open: connect, send, read the answer if there is to be one, close.
 #[derive(Debug)]
 pub struct Dial {
     /// By which its end is told.
@@ -53,7 +54,34 @@ pub struct Dial {
     pub bytes: Vec<u8>,
     /// What to wait for.
     pub answer: Answer,
+    /// How long all of it may take.
+    pub within: Duration,
 }
+
+/// What goes back over a stream that a peer opened.
+#[derive(Debug)]
+pub enum StreamAnswer {
+    /// Nothing: it is closed.
+    None,
+    /// This, now.
+    Now(Vec<u8>),
+    /// This, when the events that `poll` gives from here on until it is empty have been worked by; nothing if they cannot be.
+    Applied(Vec<u8>),
+}
+
+impl StreamAnswer {
+    /// What goes back, whenever.
+    pub fn into_bytes(self) -> Option<Vec<u8>> {
+        match self {
+            Self::None => None,
+            Self::Now(bytes) | Self::Applied(bytes) => Some(bytes),
+        }
+    }
+}
+
+/// A push of entries.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PushId(pub(crate) u64);
 
 /// How a stream ended.
 #[derive(Debug)]
@@ -152,6 +180,15 @@ pub enum Event {
         name: Name,
         /// The address that is not believed.
         address: SocketAddr,
+    },
+    /// All members of the networks are done with a push.
+    Pushed {
+        /// Which.
+        id: PushId,
+        /// Members of ours that have not confirmed it: gone, too slow, unable.
+        silent: usize,
+        /// Members that are not ours: they were told, as far as they can be reached, but give no word.
+        foreign: usize,
     },
     /// The leave has been told; the state machine has stopped.
     Left,

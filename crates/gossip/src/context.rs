@@ -8,7 +8,7 @@ use std::time::Duration;
 use stdx::Rng;
 
 use crate::api::{Answer, Config, Counters, Dial, DialId, Event, Output};
-use crate::limits::MAX_DIALS;
+use crate::limits::{MAX_DIALS, PUSH_TIMEOUT, STREAM_TIMEOUT};
 use crate::message::Name;
 use crate::packet::{self, Refused, Sealing};
 use crate::seal::{Entropy, Keyring};
@@ -105,6 +105,8 @@ pub(crate) enum Purpose {
     BulkSync { to: Name, second: Option<Name> },
     /// The answer to a bulk sync.
     BulkAnswer,
+    /// Entries that a member is to have at once; one of ours confirms them.
+    Push { to: Name, ours: bool },
 }
 
 /// See the module's description.
@@ -174,10 +176,11 @@ impl Context {
         };
         self.next_dial += 1;
         let id = DialId(self.next_dial);
-        self.dials.insert(id, purpose);
         self.counters.dials += 1;
         self.counters.stream_bytes_out += bytes.len() as u64;
-        self.output(Output::Dial(Dial { id, to, bytes, answer }));
+        let within = if matches!(purpose, Purpose::Push { .. }) { PUSH_TIMEOUT } else { STREAM_TIMEOUT };
+        self.dials.insert(id, purpose);
+        self.output(Output::Dial(Dial { id, to, bytes, answer, within }));
         true
     }
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::api::{Answer, Config, Counters, DialEnd, DialId, Entry, Event, Output, Peer};
+use crate::api::{Answer, Config, Counters, DialEnd, DialId, Entry, Event, Output, Peer, PushId, StreamAnswer};
 use crate::context::{Context, Purpose, Timer};
 use crate::db::{Db, EntryError, NetworkError};
 use crate::limits::{MAX_NAME_BYTES, MAX_PACKET_BYTES, PACKET_BYTES};
@@ -170,14 +170,25 @@ impl Gossip {
 
     /// A peer opened a stream and sent one whole frame; the answer, if there is one, is to be sent before the stream is
     /// closed.
-    pub fn stream(&mut self, now: Duration, frame: &[u8]) -> Option<Vec<u8>> {
+    pub fn stream(&mut self, now: Duration, frame: &[u8]) -> StreamAnswer {
         self.cx.now = now;
         self.cx.counters.stream_bytes_in += frame.len() as u64;
         if self.phase == Phase::Gone {
-            return None;
+            return StreamAnswer::None;
         }
+        self.db.confirm = false;
+        let answer = self.take_stream(frame);
+        self.settle();
+        let Some(bytes) = answer.and_then(|answer| stream::seal(self.cx.sealing(), &answer).ok()) else {
+            return StreamAnswer::None;
+        };
+        self.cx.counters.stream_bytes_out += bytes.len() as u64;
+        if self.db.confirm { StreamAnswer::Applied(bytes) } else { StreamAnswer::Now(bytes) }
+    }
+
+    fn take_stream(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         let message = self.open_stream(frame)?;
-        let answer = match self.decode_stream(&message)? {
+        match self.decode_stream(&message)? {
             StreamMessage::Ping(ping) => self.swim.is_for_me(&ping).then(|| encode_ack(ping.sequence)),
             StreamMessage::PushPull(theirs) => {
                 let ours = self.swim.push_pull(theirs.join, &self.db.push_pull(theirs.join));
@@ -185,14 +196,11 @@ impl Gossip {
             }
             StreamMessage::User(payload) => {
                 self.db.message(&mut self.cx, &mut self.swim, payload);
-                None
+                // memberlist's own sign for "done".
+                self.db.confirm.then(|| encode_ack(0))
             }
             StreamMessage::Ack(_) | StreamMessage::Error(_) => None,
-        };
-        self.settle();
-        let bytes = stream::seal(self.cx.sealing(), &answer?).ok()?;
-        self.cx.counters.stream_bytes_out += bytes.len() as u64;
-        Some(bytes)
+        }
     }
 
     fn open_stream(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
@@ -239,6 +247,10 @@ impl Gossip {
             Purpose::Ping(sequence) => return self.swim.stream_pinged(sequence, answer.as_ref()),
             Purpose::BulkSync { to, second } if failed => return self.db.bulk_sync_failed(&mut self.cx, &to, second),
             Purpose::BulkSync { .. } | Purpose::BulkAnswer => return,
+            Purpose::Push { to, ours } => {
+                let confirmed = matches!(answer, Some(StreamMessage::Ack(_)));
+                return self.db.push_ended(&mut self.cx, &self.swim, &to, ours, confirmed);
+            }
             other => other,
         };
         let Some(StreamMessage::PushPull(theirs)) = answer else { return };
@@ -295,6 +307,14 @@ impl Gossip {
     pub fn delete(&mut self, now: Duration, network: &str, key: (&str, &str)) -> Result<(), EntryError> {
         self.cx.now = now;
         self.db.delete(&mut self.cx, network, key)
+    }
+
+    /// Sends entries of this node, each as network, table and key, to all other members of their networks at once, beside
+    /// gossip. `Event::Pushed` tells the end, at once if there is nobody to tell.
+    pub fn push(&mut self, now: Duration, entries: &[(Name, Name, Name)]) -> PushId {
+        self.cx.now = now;
+        let entries: Vec<_> = entries.iter().map(|it| (it.0.clone(), (it.1.clone(), it.2.clone()))).collect();
+        self.db.push(&mut self.cx, &self.swim, &entries)
     }
 
     /// Takes other keys. All of them open; the one at `primary` seals. While keys are rotated every member must have the

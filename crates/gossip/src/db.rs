@@ -15,6 +15,7 @@
 mod digest;
 mod entries;
 mod presence;
+mod push;
 mod roster;
 mod sync;
 mod table;
@@ -143,6 +144,9 @@ pub(crate) struct Db {
     seeds: Vec<SocketAddr>,
     /// Bulk syncs without an answer, with the time that the answer's must exceed.
     awaited: BTreeMap<Name, u64>,
+    pushes: push::Pushes,
+    /// The message that was just taken asks for a word when its changes have been applied.
+    pub(crate) confirm: bool,
     leaving: bool,
 }
 
@@ -171,6 +175,8 @@ impl Db {
             time: 0,
             seeds: Vec::new(),
             awaited: BTreeMap::new(),
+            pushes: push::Pushes::default(),
+            confirm: false,
             leaving: false,
         }
     }

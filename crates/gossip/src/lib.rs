@@ -28,7 +28,10 @@ mod seal;
 mod stream;
 mod swim;
 
-pub use api::{Answer, Change, Config, Counters, Dial, DialEnd, DialId, Entry, Event, Kind, Output, Peer, Refuted};
+pub use api::{
+    Answer, Change, Config, Counters, Dial, DialEnd, DialId, Entry, Event, Kind, Output, Peer, PushId, Refuted,
+    StreamAnswer,
+};
 pub use core::{ConfigError, Gossip};
 pub use db::{EntryError, NetworkError};
 pub use message::Name;

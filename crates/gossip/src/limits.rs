@@ -26,6 +26,15 @@ pub const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams that this node has open towards peers at once; a dial above it fails at once.
 pub const MAX_DIALS: usize = 64;
 
+/// Of these, for pushes.
+pub const MAX_PUSH_DIALS: usize = 48;
+/// How long the stream of a push may take: who waits for it does not wait longer.
+pub const PUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pushes that not all members are done with; one above it is told as unconfirmed at once.
+pub const MAX_PUSHES: usize = 4096;
+/// Entries in one push.
+pub const MAX_PUSHED_ENTRIES: usize = 256;
+
 /// Members known at once, the dead included.
 pub const MAX_MEMBERS: usize = 16_384;
 /// A member's name, a table's name.

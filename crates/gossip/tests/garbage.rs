@@ -41,7 +41,7 @@ fn traffic(keys: &[Vec<u8>]) -> Vec<Vec<u8>> {
                         seen.push(bytes);
                     }
                     Output::Dial(dial) => {
-                        let answer = other.stream(now, &dial.bytes);
+                        let answer = other.stream(now, &dial.bytes).into_bytes();
                         seen.push(dial.bytes);
                         let end = match answer {
                             Some(answer) => {

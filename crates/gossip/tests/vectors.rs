@@ -33,7 +33,7 @@ fn what_dockerd_sent_is_understood() {
     gossip.join_network(Duration::ZERO, network).expect("joined");
     for hex in lines("push-pull") {
         let frame = frame(hex, &gossip);
-        assert!(gossip.stream(Duration::ZERO, &frame).is_some(), "a push/pull is answered");
+        assert!(gossip.stream(Duration::ZERO, &frame).into_bytes().is_some(), "a push/pull is answered");
     }
     let peers = gossip.peers();
     let mut addresses: Vec<_> = peers.iter().map(|peer| peer.address.to_string()).collect();

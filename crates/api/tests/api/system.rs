@@ -66,7 +66,7 @@ async fn networks_of_the_machine_and_of_the_swarm_are_one_list() {
     assert_eq!(bridge["Containers"]["c1"]["IPv4Address"], "172.17.0.2/16");
     assert_eq!(bridge["Created"], "1970-01-01T00:00:01.5Z");
     let ingress = server.get("/networks/ingress").await.json();
-    assert_eq!(ingress["Peers"], json!([{"Name": "0123456789ab", "IP": "127.0.0.1"}]));
+    assert_eq!(ingress["Peers"], json!([{"Name": "0123456789ab", "IP": "192.0.2.1"}]));
     assert_eq!((&ingress["Labels"], &ingress["Options"], bridge.get("Peers")), (&json!({}), &json!({}), None));
     let check = async |method: &str, path: &str, body: &str, status: u16, text: &str| {
         let answer = server.send(method, path, body.as_bytes()).await;

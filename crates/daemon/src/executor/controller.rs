@@ -24,6 +24,7 @@ use super::request::FilesError;
 use super::template::TemplateContext;
 use super::{Shared, request, task_name};
 use crate::errors::chain;
+use crate::overlay::Withdrawal;
 
 /// How long open connections of a task hold up its stop signal; after it they have the grace period.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
@@ -68,17 +69,25 @@ impl TaskController {
         self.shared.exchange.enable(&found.id, record).await.map_err(failed)
     }
 
-    /// No new connection comes, from any node that could be told.
-    async fn disable(&self) -> bool {
-        let Ok(found) = self.inspect().await else { return false };
+    /// No new connection comes from this node, and the others are told. `None`: none could come before.
+    async fn disable(&self) -> Option<Withdrawal> {
+        let found = self.inspect().await.ok()?;
         match self.shared.exchange.disable(&found.id).await {
-            Ok(was_enabled) => was_enabled,
+            Ok(withdrawal) => withdrawal,
             Err(error) => {
                 // The container stops all the same: a task that cannot be stopped is worse than one refused connection.
                 let (task, error) = (self.task(), chain(&error));
                 tracing::warn!(task = %task.id, error, "the task could not be taken out of the tables");
-                false
+                None
             }
+        }
+    }
+
+    /// No new connection comes, from any node that could be told; those that are open had a moment to end.
+    async fn withdraw(&self) {
+        if let Some(withdrawal) = self.disable().await {
+            withdrawal.known().await;
+            self.drain().await;
         }
     }
 
@@ -273,7 +282,7 @@ impl Controller for TaskController {
                 status = &mut ended => break status,
                 // `EventStream::next` is cancel-safe.
                 change = next_change(&mut events, &found.id) => if let Change::Unhealthy = change {
-                    self.disable().await;
+                    self.withdraw().await;
                     self.stop().await?;
                     ended.await;
                     return Err(self.exit_error(Some(UNHEALTHY)).await);
@@ -287,9 +296,7 @@ impl Controller for TaskController {
     }
 
     async fn shutdown(&self) -> Result<(), ControllerError> {
-        if self.disable().await {
-            self.drain().await;
-        }
+        self.withdraw().await;
         self.stop().await
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 
 use super::own_file::{OwnFile, SavedOwn};
 use super::specs::{DataPath, address_of, is_overlay, overlay_spec};
+use super::withdrawal::Withdrawal;
 use super::words;
 use crate::errors::chain;
 
@@ -167,6 +168,11 @@ impl Exchange {
     /// Takes this node's addresses; known before the node object comes.
     pub(crate) async fn set_addresses(&self, addresses: Option<NodeAddresses>) {
         self.lock().await.addresses = addresses;
+    }
+
+    /// The address that others know this node by.
+    pub(crate) async fn address(&self) -> Option<IpAddr> {
+        self.lock().await.addresses.map(|addresses| addresses.advertise)
     }
 
     async fn lock(&self) -> MutexGuard<'_, State> {
@@ -342,33 +348,25 @@ impl Exchange {
     }
 
     /// A task gets no new connections, on no node. Returns when this machine's tables have it and the others were told;
-    /// whether it was enabled before.
-    pub(crate) async fn disable(&self, container: &str) -> Result<bool, NetError> {
+    /// [`Withdrawal::known`] waits until they have it too. `None`: it got none before.
+    pub(crate) async fn disable(&self, container: &str) -> Result<Option<Withdrawal>, NetError> {
         let mut state = self.lock().await;
-        let mut told = Vec::new();
+        let mut disabled = Vec::new();
         for place in places_of(&state, container) {
             let Some(own) = state.own.get_mut(&place) else { continue };
             let Some(record) = own.record.as_mut().filter(|record| !record.disabled) else { continue };
             record.disabled = true;
             let record = record.clone();
             state.tables.set_endpoint(&place.0, &place.1, HERE, record.clone());
-            told.push((place, record));
+            disabled.push((place, record));
         }
-        if told.is_empty() {
-            return Ok(false);
+        if disabled.is_empty() {
+            return Ok(None);
         }
         self.save(&state);
         let applied = self.try_apply(&mut state).await;
-        let State { gossip: Some(gossip), own, .. } = &mut *state else { return applied.map(|()| true) };
-        for (place, record) in told {
-            let Some(own) = own.get_mut(&place).filter(|own| own.told.contains_key(ENDPOINT_TABLE)) else { continue };
-            let value = record.encode();
-            own.told.insert(ENDPOINT_TABLE, value.clone());
-            if let Err(error) = gossip.update_entry(&place.0, ENDPOINT_TABLE, &place.1, value).await {
-                tracing::debug!(endpoint = place.1, %error, "the others were not told that a task stops");
-            }
-        }
-        applied.map(|()| true)
+        let told = tell_disabled(&mut state, disabled).await;
+        applied.map(|()| Some(told))
     }
 
     /// Gossip has begun, or has ended: what is here is told, and what the others tell replaces what was known.
@@ -386,8 +384,8 @@ impl Exchange {
         }
     }
 
-    /// Takes what others announce; `None`: it is gone.
-    pub(crate) async fn take(&self, told: Vec<(Told, Option<Arc<[u8]>>)>) {
+    /// Takes what others announce; `None`: it is gone. Whether the kernel has all of it.
+    pub(crate) async fn take(&self, told: Vec<(Told, Option<Arc<[u8]>>)>) -> bool {
         let mut state = self.lock().await;
         for (Told { table, network, endpoint, keeps_clients }, value) in told {
             // News of a network that this node has left may still be on its way.
@@ -411,7 +409,7 @@ impl Exchange {
                 (Table::Links, None) => state.tables.remove_link(&network, &endpoint),
             }
         }
-        self.apply(&mut state).await;
+        self.apply(&mut state).await
     }
 
     /// The endpoints of a network, and the nodes that they are on.
@@ -438,10 +436,12 @@ impl Exchange {
         self.0.attached.send_replace(BTreeSet::new());
     }
 
-    async fn apply(&self, state: &mut State) {
-        if let Err(error) = self.try_apply(state).await {
-            tracing::error!(error = chain(&error), "tables of the swarm's network could not be written");
+    async fn apply(&self, state: &mut State) -> bool {
+        let applied = self.try_apply(state).await;
+        if let Err(error) = &applied {
+            tracing::error!(error = chain(error), "tables of the swarm's network could not be written");
         }
+        applied.is_ok()
     }
 
     /// Writes what has changed; the first failure is told, the rest is written all the same. A link is there before
@@ -583,4 +583,20 @@ async fn withdraw(state: &mut State, place: &Place) {
             tracing::debug!(network = place.0, endpoint = place.1, %error, "an endpoint was not told of");
         }
     }
+}
+
+/// Changes what the others were told: dockerd takes an update of an endpoint for its being disabled.
+async fn tell_disabled(state: &mut State, disabled: Vec<(Place, EndpointRecord)>) -> Withdrawal {
+    let State { gossip: Some(gossip), own, .. } = state else { return Withdrawal::nobody() };
+    let mut told = Vec::new();
+    for (place, record) in disabled {
+        let Some(own) = own.get_mut(&place).filter(|own| own.told.contains_key(ENDPOINT_TABLE)) else { continue };
+        let value = record.encode();
+        own.told.insert(ENDPOINT_TABLE, value.clone());
+        match gossip.update_entry(&place.0, ENDPOINT_TABLE, &place.1, value).await {
+            Ok(()) => told.push((place.0.as_str().into(), ENDPOINT_TABLE.into(), place.1.as_str().into())),
+            Err(error) => tracing::debug!(endpoint = place.1, %error, "the others were not told that a task stops"),
+        }
+    }
+    Withdrawal::new(gossip.clone(), told)
 }

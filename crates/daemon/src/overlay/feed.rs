@@ -1,10 +1,9 @@
 //! Brings what other nodes gossip into the exchange, in the order in which it is told, many changes at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use discovery::{ENDPOINT_TABLE, PEER_TABLE};
-use gossip::{Entry, Kind, Name};
+use gossip::{Change, Entry, Kind, Name};
 use gossip_io::{Handle, Watch, WatchEvent};
 use tokio::sync::watch;
 
@@ -37,12 +36,23 @@ async fn follow(exchange: &Exchange, handle: &Handle) {
     let mut endpoints = Feed::new(Table::Endpoints, handle.watch(ENDPOINT_TABLE, None));
     let mut links = Feed::new(Table::Links, handle.watch(PEER_TABLE, None));
     loop {
-        let event = tokio::select! {
+        let (feed, event) = tokio::select! {
             // Both may be dropped while they wait.
-            event = links.watch.next() => event.map(|event| links.take(event)),
-            event = endpoints.watch.next() => event.map(|event| endpoints.take(event)),
+            event = links.watch.next() => (&mut links, event),
+            event = endpoints.watch.next() => (&mut endpoints, event),
         };
-        let Some(changes) = event else { return };
+        let changes = match event {
+            None => return,
+            // What was told before has been taken. If it could not be applied, who waits is not told that it was.
+            Some(WatchEvent::Confirm(confirm)) => {
+                if std::mem::replace(&mut feed.applied, true) {
+                    confirm.done();
+                }
+                continue;
+            }
+            Some(WatchEvent::Current(entries)) => feed.current(entries),
+            Some(WatchEvent::Changed(change)) => vec![feed.changed(change)],
+        };
         let peers = handle.peers().await.unwrap_or_default();
         let keeping: BTreeSet<Name> =
             peers.into_iter().filter(|peer| peer.kind == Kind::Skep).map(|peer| peer.name).collect();
@@ -51,7 +61,7 @@ async fn follow(exchange: &Exchange, handle: &Handle) {
             let told = Told { table, network: network.to_string(), endpoint: endpoint.to_string(), keeps_clients };
             (told, entry.map(|entry| entry.value))
         });
-        exchange.take(told.collect()).await;
+        feed.applied &= exchange.take(told.collect()).await;
     }
 }
 
@@ -62,37 +72,36 @@ type Changes = Vec<(Table, Key, Option<Entry>)>;
 struct Feed {
     table: Table,
     watch: Watch,
-    known: BTreeMap<Key, Arc<[u8]>>,
+    known: BTreeSet<Key>,
+    /// Nothing has failed since somebody asked last.
+    applied: bool,
 }
 
 impl Feed {
     fn new(table: Table, watch: Watch) -> Self {
-        Self { table, watch, known: BTreeMap::new() }
+        Self { table, watch, known: BTreeSet::new(), applied: true }
     }
 
-    /// What an event changes.
-    fn take(&mut self, event: WatchEvent) -> Changes {
+    /// What all that there is changes.
+    fn current(&mut self, entries: Vec<(Name, Name, Entry)>) -> Changes {
         let mut changes = Changes::new();
-        match event {
-            WatchEvent::Current(entries) => {
-                let mut before = std::mem::take(&mut self.known);
-                for (network, endpoint, entry) in entries {
-                    let key = (network, endpoint);
-                    before.remove(&key);
-                    self.known.insert(key.clone(), entry.value.clone());
-                    changes.push((self.table, key, Some(entry)));
-                }
-                changes.extend(before.into_keys().map(|key| (self.table, key, None)));
-            }
-            WatchEvent::Changed(change) => {
-                let key = (change.network, change.key);
-                match &change.after {
-                    Some(entry) => drop(self.known.insert(key.clone(), entry.value.clone())),
-                    None => drop(self.known.remove(&key)),
-                }
-                changes.push((self.table, key, change.after));
-            }
+        let mut before = std::mem::take(&mut self.known);
+        for (network, endpoint, entry) in entries {
+            let key = (network, endpoint);
+            before.remove(&key);
+            self.known.insert(key.clone());
+            changes.push((self.table, key, Some(entry)));
         }
+        changes.extend(before.into_iter().map(|key| (self.table, key, None)));
         changes
+    }
+
+    fn changed(&mut self, change: Change) -> (Table, Key, Option<Entry>) {
+        let key = (change.network, change.key);
+        match &change.after {
+            Some(_) => self.known.insert(key.clone()),
+            None => self.known.remove(&key),
+        };
+        (self.table, key, change.after)
     }
 }

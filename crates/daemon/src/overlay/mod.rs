@@ -8,6 +8,7 @@ mod own_file;
 mod settle;
 mod shown;
 mod specs;
+mod withdrawal;
 mod words;
 
 pub(crate) use exchange::Exchange;
@@ -15,6 +16,7 @@ pub(crate) use gossiping::Gossiping;
 pub(crate) use notices::tell;
 pub(crate) use shown::ShownNetworks;
 pub(crate) use specs::{address_of, is_overlay};
+pub(crate) use withdrawal::Withdrawal;
 
 pub(crate) use feed::run as feed;
 pub(crate) use settle::run as settle;

@@ -26,12 +26,16 @@ impl api::LocalNetworks for ShownNetworks {
     }
 
     async fn peers(&self, network_id: &str) -> Vec<PeerInfo> {
-        let handle = self.gossip.borrow().clone();
-        let Some(handle) = handle.filter(|_| self.net.overlays().iter().any(|it| it.network_id == network_id)) else {
+        if !self.net.overlays().iter().any(|it| it.network_id == network_id) {
             return Vec::new();
+        }
+        let ip = self.exchange.address().await.map_or_else(String::new, |address| address.to_string());
+        let own = PeerInfo { name: self.net.node_name().to_owned(), ip };
+        let handle = self.gossip.borrow().clone();
+        let others = match handle {
+            Some(handle) => handle.network_peers(network_id).await.unwrap_or_default(),
+            None => Vec::new(),
         };
-        let own = PeerInfo { name: self.net.node_name().to_owned(), ip: handle.advertise().ip().to_string() };
-        let others = handle.network_peers(network_id).await.unwrap_or_default();
         let other = |peer: gossip::Peer| PeerInfo { name: peer.name.to_string(), ip: peer.address.ip().to_string() };
         [own].into_iter().chain(others.into_iter().map(other)).collect()
     }

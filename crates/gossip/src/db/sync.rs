@@ -98,7 +98,7 @@ impl Db {
         for (number, payload) in payloads.into_iter().enumerate() {
             let asks = unsolicited && number == last;
             let time = self.table_clock.next();
-            let head = BulkSyncHead { time, unsolicited: asks, node: self.name.to_string() };
+            let head = BulkSyncHead { time, unsolicited: asks, node: self.name.to_string(), confirm: false };
             let mut data = head.encode_to_vec();
             networks.iter().for_each(|id| wire::put(wire::BULK_SYNC_NETWORKS, id.as_bytes(), &mut data));
             wire::put(wire::BULK_SYNC_PAYLOAD, &payload, &mut data);
@@ -158,6 +158,7 @@ impl Db {
             self.awaited.remove(&node);
             cx.timers.cancel(&Timer::BulkAnswer(node.clone()));
         }
+        self.confirm |= head.confirm;
         if head.unsolicited {
             self.send_bulk(cx, &node, None, &ids, false);
         }

@@ -108,6 +108,9 @@ pub(crate) struct BulkSyncHead {
     pub(crate) unsolicited: bool,
     #[prost(string, tag = "3")]
     pub(crate) node: String,
+    /// Ours: the sender waits on the stream until what this tells has been applied. dockerd skips the field.
+    #[prost(bool, tag = "1001")]
+    pub(crate) confirm: bool,
 }
 
 pub(crate) const BULK_SYNC_NETWORKS: u32 = 4;

@@ -1,6 +1,7 @@
 //! Clusters in virtual time: they converge, nothing stale outlives its bound, and traffic per member does not grow.
 
 mod faults;
+mod push;
 mod scale;
 mod world;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use gossip::{Answer, Config, DialEnd, DialId, Entry, Event, Framer, Gossip, Name, Output};
+use gossip::{Answer, Config, DialEnd, DialId, Entry, Event, Framer, Gossip, Name, Output, StreamAnswer};
 use stdx::Rng;
 
 pub(crate) const TABLE: &str = "endpoint_table";
@@ -18,13 +18,15 @@ pub(crate) struct Machine {
     pub(crate) view: BTreeMap<(Name, Name, Name), Entry>,
     pub(crate) events: Vec<Event>,
     pub(crate) down: bool,
+    /// Its user does not get to work by what it is told.
+    pub(crate) stuck: bool,
     scheduled: Option<Duration>,
 }
 
 enum Happening {
     Tick(usize),
     Packet { to: SocketAddr, from: SocketAddr, bytes: Vec<u8> },
-    Stream { to: SocketAddr, from: usize, id: DialId, bytes: Vec<u8>, answer: Answer },
+    Stream { to: SocketAddr, from: usize, id: DialId, bytes: Vec<u8>, answer: Answer, within: Duration },
     DialEnd { node: usize, id: DialId, end: DialEnd },
 }
 
@@ -95,7 +97,7 @@ impl World {
             let number = world.start_named(&format!("{number:012x}"), Self::address(number), networks);
             let message = world.join_message(number, first);
             let now = world.now;
-            all = world.machines[first].gossip.stream(now, &message.bytes).expect("an answer");
+            all = world.machines[first].gossip.stream(now, &message.bytes).into_bytes().expect("an answer");
             world.machines.truncate(1);
             world.sides.truncate(1);
         }
@@ -103,7 +105,7 @@ impl World {
         for number in 1..count {
             let number = world.start_named(&format!("{number:012x}"), Self::address(number), networks);
             let now = world.now;
-            world.machines[number].gossip.stream(now, &all).expect("an answer");
+            world.machines[number].gossip.stream(now, &all).into_bytes().expect("an answer");
             world.machines[number].gossip.quieten();
             world.pump(number);
         }
@@ -157,6 +159,7 @@ impl World {
             view: BTreeMap::new(),
             events: Vec::new(),
             down: false,
+            stuck: false,
             scheduled: None,
         });
         self.sides.push(0);
@@ -210,6 +213,7 @@ impl World {
                         id: dial.id,
                         bytes: dial.bytes,
                         answer: dial.answer,
+                        within: dial.within,
                     };
                     self.at(at, happening);
                 }
@@ -287,7 +291,9 @@ impl World {
                 }
             }
             Happening::Packet { to, from, bytes } => self.deliver(to, from, &bytes),
-            Happening::Stream { to, from, id, bytes, answer } => self.stream(to, from, id, &bytes, answer),
+            Happening::Stream { to, from, id, bytes, answer, within } => {
+                self.stream(to, (from, id), &bytes, answer, within);
+            }
             Happening::DialEnd { node, id, end } => {
                 if !self.machines[node].down {
                     self.act(node, |gossip, now| gossip.dial_ended(now, id, end));
@@ -304,24 +310,26 @@ impl World {
         }
     }
 
-    fn stream(&mut self, to: SocketAddr, from: usize, id: DialId, bytes: &[u8], answer: Answer) {
+    fn stream(&mut self, to: SocketAddr, (from, id): (usize, DialId), bytes: &[u8], answer: Answer, within: Duration) {
         let Some(node) = self.reaches(from, to) else {
             // Refused at once by a machine that is down, lost in a split.
-            let wait =
-                if self.by_address.contains_key(&to) { Duration::from_secs(10) } else { Duration::from_millis(1) };
+            let wait = if self.by_address.contains_key(&to) { within } else { Duration::from_millis(1) };
             return self.at(self.now + wait, Happening::DialEnd { node: from, id, end: DialEnd::Failed });
         };
         let mut framer = Framer::new(self.machines[node].gossip.secrecy());
         let back = match framer.push(bytes) {
             Ok(true) => self.act(node, |gossip, now| gossip.stream(now, &framer.into_message())),
-            _ => None,
+            _ => StreamAnswer::None,
         };
+        let stuck = matches!(back, StreamAnswer::Applied(_)) && self.machines[node].stuck;
         let end = match (answer, back) {
             (Answer::None, _) => DialEnd::Sent,
-            (Answer::One, Some(frame)) => DialEnd::Answered(frame),
-            (Answer::One, None) => DialEnd::Failed,
+            (Answer::One, StreamAnswer::Now(frame) | StreamAnswer::Applied(frame)) if !stuck => {
+                DialEnd::Answered(frame)
+            }
+            (Answer::One, _) => DialEnd::Failed,
         };
-        let at = self.now + self.latency();
+        let at = self.now + if stuck { within } else { self.latency() };
         self.at(at, Happening::DialEnd { node: from, id, end });
     }
 
