@@ -8,16 +8,20 @@
 //!
 //! One lock, held while changes are applied: whoever has put something into the tables returns when the kernel has it.
 
+mod announce;
+mod apply;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use agent::NodeAddresses;
-use discovery::{Change, ENDPOINT_TABLE, EndpointId, EndpointRecord, Origin, PEER_TABLE, PeerRecord, Service, Tables};
+use announce::{announce, join, peer_record, places_of, tell_disabled, withdraw};
+use discovery::{EndpointId, EndpointRecord, Origin, PeerRecord, Tables};
 use gossip_io::Handle;
 use model::{Network, Node};
-use net::{Ipv4Cidr, NameRecord, Net, NetError, Peer, Sandbox, ServiceNames};
+use net::{Ipv4Cidr, Net, NetError, OverlaySpec, Sandbox};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use super::own_file::{OwnFile, SavedOwn};
@@ -69,6 +73,8 @@ struct Balancer {
 #[derive(Default)]
 struct Held {
     is_ingress: bool,
+    /// It has no tunnels, though it should: another engine's swarm has them.
+    ends_here: bool,
     /// Tasks and containers that need it.
     holders: BTreeSet<String>,
 }
@@ -95,7 +101,7 @@ impl Exchange {
         let mut state = State::default();
         for spec in net.overlays() {
             state.data_path = DataPath { address: spec.vtep, port: spec.data_path_port };
-            state.held.insert(spec.network_id, Held { is_ingress: spec.ingress, holders: BTreeSet::new() });
+            state.held.insert(spec.network_id, Held { is_ingress: spec.ingress, ..Held::default() });
         }
         for saved in file.read() {
             let Ok(record) = EndpointRecord::decode(&saved.record) else { continue };
@@ -238,14 +244,44 @@ impl Exchange {
         let id = network.id.to_string();
         let balancer = state.balancers.get(&id).map(|balancer| balancer.address.address);
         let spec = overlay_spec(network, balancer, state.data_path)?;
-        self.0.net.overlay_ensure(spec).await.map_err(|error| chain(&error))?;
+        let ended_here = state.held.get(&id).is_some_and(|held| held.ends_here);
+        let alone = state.gossip.is_none();
+        let ends_here = self.make(spec, alone, ended_here).await.map_err(|error| chain(&error))?;
         let is_new = !state.held.contains_key(&id);
-        state.held.entry(id.clone()).or_default().is_ingress = network.spec.ingress;
+        let held = state.held.entry(id.clone()).or_default();
+        (held.is_ingress, held.ends_here) = (network.spec.ingress, ends_here);
         if is_new && let Some(gossip) = state.gossip.clone() {
             join(&gossip, &id).await;
         }
         self.announce_balancer(state, &id).await;
         Ok(())
+    }
+
+    /// Makes a network. Where another engine's swarm has its tunnels, and so the port of the gossip too, this node has nobody
+    /// to reach by them: the network ends at this machine then. Whether it does.
+    async fn make(&self, spec: OverlaySpec, alone: bool, ended_here: bool) -> Result<bool, NetError> {
+        if !(alone && ended_here) {
+            match self.0.net.overlay_ensure(spec.clone()).await {
+                Err(error @ NetError::VniInUse { .. }) if alone || ended_here => {
+                    let network = spec.name.as_str();
+                    tracing::error!(network, error = chain(&error), "the network ends at this machine");
+                }
+                made => return made.map(|()| false),
+            }
+        }
+        self.0.net.overlay_ensure(OverlaySpec { vtep: None, ..spec }).await.map(|()| true)
+    }
+
+    /// Tries again to make tunnels that are missing.
+    async fn reach_out(&self, state: &mut State) {
+        let ending: Vec<String> =
+            state.held.iter().filter(|(_, held)| held.ends_here).map(|(id, _)| id.clone()).collect();
+        for id in ending {
+            let Some(network) = state.balancers.get(&id).map(|balancer| balancer.network.clone()) else { continue };
+            if let Err(error) = self.hold(state, &network).await {
+                tracing::error!(network = id, error, "a network could not be made");
+            }
+        }
     }
 
     /// Takes a network down that nobody here is on.
@@ -375,6 +411,7 @@ impl Exchange {
         state.gossip = handle;
         state.own.values_mut().for_each(|own| own.told.clear());
         let Some(gossip) = state.gossip.clone() else { return };
+        self.reach_out(&mut state).await;
         for id in state.held.keys() {
             join(&gossip, id).await;
         }
@@ -435,89 +472,6 @@ impl Exchange {
         self.save(&state);
         self.0.attached.send_replace(BTreeSet::new());
     }
-
-    async fn apply(&self, state: &mut State) -> bool {
-        let applied = self.try_apply(state).await;
-        if let Err(error) = &applied {
-            tracing::error!(error = chain(error), "tables of the swarm's network could not be written");
-        }
-        applied.is_ok()
-    }
-
-    /// Writes what has changed; the first failure is told, the rest is written all the same. A link is there before
-    /// connections are sent over it, and until none are.
-    async fn try_apply(&self, state: &mut State) -> Result<(), NetError> {
-        let mut services = Vec::new();
-        let (mut added, mut removed) = (BTreeMap::<_, Vec<Peer>>::new(), BTreeMap::<_, Vec<Peer>>::new());
-        for change in state.tables.take_changes() {
-            match change {
-                Change::Link { network, before, after } => {
-                    removed.entry(network.clone()).or_default().extend(before.as_ref().and_then(words::peer));
-                    added.entry(network).or_default().extend(after.as_ref().and_then(words::peer));
-                }
-                Change::Names { network, endpoint, record } => self.name(&network, &endpoint, record.as_deref()),
-                Change::Service { network, service, now } => services.push((network, service, now)),
-            }
-        }
-        let mut failure = Ok(());
-        for (network, peers) in added.into_iter().filter(|(_, peers)| !peers.is_empty()) {
-            failure = failure.and(self.0.net.change_peers(&network, peers, Vec::new()).await);
-        }
-        for (network, service, now) in services {
-            let is_ingress = state.held.get(&*network).is_some_and(|held| held.is_ingress);
-            failure = failure.and(self.balance(&network, &service, now.as_ref(), is_ingress).await);
-        }
-        for (network, peers) in removed.into_iter().filter(|(_, peers)| !peers.is_empty()) {
-            failure = failure.and(self.0.net.change_peers(&network, Vec::new(), peers).await);
-        }
-        failure
-    }
-
-    fn name(&self, network: &str, endpoint: &str, record: Option<&EndpointRecord>) {
-        let names = self.0.net.names();
-        let address = record.and_then(|record| record.address);
-        let (Some(record), Some(IpAddr::V4(address))) = (record, address) else {
-            return names.remove(network, endpoint, OWNER);
-        };
-        let v4 = |address: Option<IpAddr>| match address {
-            Some(IpAddr::V4(address)) => Some(address),
-            _ => None,
-        };
-        let service = (!record.service_name.is_empty()).then(|| ServiceNames {
-            name: record.service_name.clone(),
-            aliases: record.aliases.clone(),
-            virtual_ip: v4(record.virtual_ip),
-        });
-        names.upsert(NameRecord {
-            network_id: network.to_owned(),
-            endpoint_id: endpoint.to_owned(),
-            owner: OWNER.to_owned(),
-            name: record.name.clone(),
-            task_aliases: record.task_aliases.clone(),
-            service,
-            address,
-            address_v6: None,
-            is_disabled: record.disabled,
-        });
-    }
-
-    async fn balance(
-        &self,
-        network: &str,
-        service: &str,
-        now: Option<&Service>,
-        is_ingress: bool,
-    ) -> Result<(), NetError> {
-        let net = &self.0.net;
-        match now {
-            Some(now) if is_ingress => net.set_service(service, words::port_groups(now), Default::default()).await,
-            None if is_ingress => net.remove_service(service).await,
-            Some(Service { virtual_ip: Some(IpAddr::V4(address)), backends, .. }) => {
-                net.set_virtual_service(network, service, *address, words::addresses(backends)).await
-            }
-            Some(_) | None => net.remove_virtual_service(network, service).await,
-        }
-    }
 }
 
 /// Something that another node says.
@@ -537,66 +491,4 @@ pub(crate) enum Table {
     Endpoints,
     /// `overlay_peer_table`.
     Links,
-}
-
-fn places_of(state: &State, container: &str) -> Vec<Place> {
-    state.own.iter().filter(|(_, own)| own.container == container).map(|(place, _)| place.clone()).collect()
-}
-
-fn peer_record(address: Ipv4Cidr, mac: [u8; 6], vtep: Ipv4Addr) -> PeerRecord {
-    PeerRecord { address: address.address.into(), prefix: address.prefix, mac, tunnel_endpoint: vtep.into() }
-}
-
-async fn join(gossip: &Handle, network: &str) {
-    if let Err(error) = gossip.join_network(network).await {
-        tracing::warn!(network, %error, "the network does not come into the gossip");
-    }
-}
-
-/// Tells the others of an endpoint: its link, and its record if it has one. dockerd takes changes for deletions, so what was
-/// told before is deleted first.
-async fn announce(state: &mut State, place: &Place) {
-    let State { gossip: Some(gossip), own, .. } = state else { return };
-    let Some(own) = own.get_mut(place) else { return };
-    let peer = own.peer.as_ref().map(|peer| (PEER_TABLE, peer.encode()));
-    let record = own.record.as_ref().map(|record| (ENDPOINT_TABLE, record.encode()));
-    for (table, value) in peer.into_iter().chain(record) {
-        let (network, key) = (place.0.as_str(), place.1.as_str());
-        match own.told.get(table) {
-            Some(told) if *told == value => continue,
-            // It may have gone meanwhile, which is as good.
-            Some(_) => drop(gossip.delete_entry(network, table, key).await),
-            None => {}
-        }
-        match gossip.create_entry(network, table, key, value.clone()).await {
-            Ok(()) => drop(own.told.insert(table, value)),
-            Err(error) => tracing::warn!(network, endpoint = key, %error, "an endpoint is not told to the others"),
-        }
-    }
-}
-
-async fn withdraw(state: &mut State, place: &Place) {
-    let Some(own) = state.own.remove(place) else { return };
-    let Some(gossip) = &state.gossip else { return };
-    for table in own.told.keys() {
-        if let Err(error) = gossip.delete_entry(&place.0, table, &place.1).await {
-            tracing::debug!(network = place.0, endpoint = place.1, %error, "an endpoint was not told of");
-        }
-    }
-}
-
-/// Changes what the others were told: dockerd takes an update of an endpoint for its being disabled.
-async fn tell_disabled(state: &mut State, disabled: Vec<(Place, EndpointRecord)>) -> Withdrawal {
-    let State { gossip: Some(gossip), own, .. } = state else { return Withdrawal::nobody() };
-    let mut told = Vec::new();
-    for (place, record) in disabled {
-        let Some(own) = own.get_mut(&place).filter(|own| own.told.contains_key(ENDPOINT_TABLE)) else { continue };
-        let value = record.encode();
-        own.told.insert(ENDPOINT_TABLE, value.clone());
-        match gossip.update_entry(&place.0, ENDPOINT_TABLE, &place.1, value).await {
-            Ok(()) => told.push((place.0.as_str().into(), ENDPOINT_TABLE.into(), place.1.as_str().into())),
-            Err(error) => tracing::debug!(endpoint = place.1, %error, "the others were not told that a task stops"),
-        }
-    }
-    Withdrawal::new(gossip.clone(), told)
 }

@@ -1,14 +1,19 @@
 //! Bridges and VXLAN devices of a network.
 
 use std::io;
+use std::time::Duration;
 
-use super::OverlayRecord;
+use super::{OverlayRecord, OverlaySpec};
 use crate::ipam::mac_of;
 use crate::links::Links;
 use crate::netns::Namespace;
 use crate::state::kernel;
 use crate::vxlan::Vxlan;
 use crate::{Ipv4Cidr, NetError};
+
+/// How long the links of a namespace that is gone may stay.
+const FADING: Duration = Duration::from_millis(500);
+const FADING_LOOK: Duration = Duration::from_millis(10);
 
 /// The links of one subnet, by index in the network's namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,23 +87,34 @@ async fn ensure_vxlan(
         None => {
             *is_new = true;
             let vxlan = Vxlan { name: &name, vni, port: spec.data_path_port, local: record.local, mtu: record.mtu };
-            match site.host.add_vxlan(&vxlan, site.namespace).await {
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-                    let owner = site.host.vxlan_name(vni, spec.data_path_port).await.map_err(action())?;
-                    return Err(NetError::VniInUse {
-                        network: spec.name.clone(),
-                        vni,
-                        port: spec.data_path_port,
-                        owner: owner.map_or_else(|| "another namespace".to_owned(), |link| format!("link {link}")),
-                    });
-                }
-                result => result.map_err(action())?,
-            }
+            add_vxlan(site, spec, &vxlan).await?;
             site.links.existing_index(&name).await.map_err(action())?
         }
     };
     site.links.start_vxlan(index, bridge).await.map_err(action())?;
     Ok(index)
+}
+
+/// The kernel takes a while to remove the links of a namespace that is gone; another's are there to stay.
+async fn add_vxlan(site: &Site<'_>, spec: &OverlaySpec, vxlan: &Vxlan<'_>) -> Result<(), NetError> {
+    let action = || kernel(format!("make VXLAN device {}", vxlan.name));
+    let deadline = tokio::time::Instant::now() + FADING;
+    loop {
+        match site.host.add_vxlan(vxlan, site.namespace).await {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            result => return result.map_err(action()),
+        }
+        let owner = site.host.vxlan_name(vxlan.vni, vxlan.port).await.map_err(action())?;
+        if owner.is_some() || tokio::time::Instant::now() > deadline {
+            return Err(NetError::VniInUse {
+                network: spec.name.clone(),
+                vni: vxlan.vni,
+                port: vxlan.port,
+                owner: owner.map_or_else(|| "another namespace".to_owned(), |link| format!("link {link}")),
+            });
+        }
+        tokio::time::sleep(FADING_LOOK).await;
+    }
 }
 
 /// Removes the tunnels, so that their ids are free when this returns: with the namespace they would go some time later.
