@@ -48,7 +48,7 @@ async fn members_meet_share_and_leave() {
     let again = a.handle().create_entry("net", "table", "one", b"1".to_vec()).await;
     assert_eq!(again, Err(WriteError::Refused(EntryError::Exists)));
     let mut watch = b.handle().watch("table", Some("net"));
-    assert_eq!(next(&mut watch).await, WatchEvent::Current(Vec::new()));
+    assert!(matches!(next(&mut watch).await, WatchEvent::Current(all) if all.is_empty()));
     let mut notices = b.handle().notices();
     b.handle().join(vec![a.handle().advertise()]).await.expect("asked");
     let WatchEvent::Changed(change) = next(&mut watch).await else { panic!("a change") };
@@ -76,6 +76,7 @@ async fn members_meet_share_and_leave() {
             let found = match event {
                 WatchEvent::Current(all) => all.iter().any(|(_, key, _)| &**key == "two"),
                 WatchEvent::Changed(change) => &*change.key == "two",
+                WatchEvent::Confirm(_) => false,
             };
             if found {
                 return;
@@ -92,11 +93,50 @@ async fn members_meet_share_and_leave() {
 }
 
 #[tokio::test]
+async fn a_push_returns_when_the_other_has_applied_it() {
+    let (a, b) = (member(&[key(1)]).await, member(&[key(1)]).await);
+    for member in [&a, &b] {
+        member.handle().join_network("net").await.expect("joined");
+    }
+    a.handle().create_entry("net", "table", "one", b"1".to_vec()).await.expect("created");
+    let mut watch = b.handle().watch("table", None);
+    b.handle().join(vec![a.handle().advertise()]).await.expect("asked");
+    while !matches!(next(&mut watch).await, WatchEvent::Changed(_)) {}
+    let entry = || vec![("net".into(), "table".into(), "one".into())];
+    let pushed = |value: &'static [u8]| {
+        let handle = a.handle().clone();
+        async move {
+            handle.update_entry("net", "table", "one", value.to_vec()).await.expect("updated");
+            let pushed = handle.push(entry()).await.expect("gossip runs");
+            (pushed.silent, pushed.foreign)
+        }
+    };
+    let mut push = tokio::spawn(pushed(b"2"));
+    let confirm = loop {
+        match next(&mut watch).await {
+            WatchEvent::Confirm(confirm) => break confirm,
+            WatchEvent::Changed(change) => assert_eq!(&*change.after.expect("an entry").value, b"2"),
+            WatchEvent::Current(_) => panic!("it did not fall behind"),
+        }
+    };
+    assert!(timeout(Duration::from_millis(100), &mut push).await.is_err(), "it is not applied yet");
+    confirm.done();
+    assert_eq!(timeout(LONG, push).await.expect("in time").expect("no panic"), (0, 0));
+    // Who cannot apply it says nothing, and that is told.
+    let push = tokio::spawn(pushed(b"3"));
+    while !matches!(next(&mut watch).await, WatchEvent::Confirm(_)) {}
+    assert_eq!(timeout(LONG, push).await.expect("in time").expect("no panic"), (1, 0));
+    // Nobody watches: there is nothing to apply.
+    drop(watch);
+    assert_eq!(timeout(LONG, pushed(b"4")).await.expect("in time"), (0, 0));
+}
+
+#[tokio::test]
 async fn a_watch_that_falls_behind_starts_anew_with_what_there_is() {
     let a = member(&[]).await;
     a.handle().join_network("net").await.expect("joined");
     let mut watch = a.handle().watch("table", None);
-    assert_eq!(next(&mut watch).await, WatchEvent::Current(Vec::new()));
+    assert!(matches!(next(&mut watch).await, WatchEvent::Current(all) if all.is_empty()));
     const ALL: usize = 1500;
     for number in 0..ALL {
         a.handle().create_entry("net", "table", &number.to_string(), Vec::new()).await.expect("created");
@@ -105,6 +145,7 @@ async fn a_watch_that_falls_behind_starts_anew_with_what_there_is() {
     loop {
         match next(&mut watch).await {
             WatchEvent::Changed(_) => changes += 1,
+            WatchEvent::Confirm(_) => panic!("nobody pushes"),
             WatchEvent::Current(all) => {
                 assert_eq!(all.len(), ALL);
                 break;
