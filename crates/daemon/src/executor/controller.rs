@@ -301,7 +301,8 @@ impl Controller for TaskController {
     }
 
     async fn remove(&self) -> Result<(), ControllerError> {
-        self.disable().await;
+        // It may still run: this node leaves the swarm.
+        self.withdraw().await;
         self.stop().await?;
         let task = self.task();
         let removed = self.engine().remove(&task_name(&task), RemoveOptions { force: true, volumes: true }).await;

@@ -96,6 +96,11 @@ impl Wire {
         format!("/proc/{}/ns/net", self.holder.id())
     }
 
+    /// The network that the bridge is in.
+    pub fn network(&self) -> fs::File {
+        fs::File::open(self.namespace()).expect("the wire")
+    }
+
     /// A GET from outside of the machines, with a connection of its own.
     pub fn get(&self, address: &str, port: u16) -> std::io::Result<String> {
         self.get_path(address, port, "/")

@@ -6,6 +6,7 @@ mod dockerd_log;
 mod faults;
 mod gossip_peers;
 mod hosts;
+mod load;
 mod managers;
 mod mesh;
 mod peers;

@@ -4,7 +4,7 @@ use crate::hosts::{Host, Wire};
 use crate::support::{hostname, until};
 
 /// The swarm of so many machines, each with the tiny image.
-fn swarm(count: usize) -> Wire {
+pub fn swarm(count: usize) -> Wire {
     let wire = Wire::start(count);
     for host in &wire.hosts {
         host.load_tiny();
