@@ -425,6 +425,7 @@ impl Exchange {
     pub(crate) async fn take(&self, told: Vec<(Told, Option<Arc<[u8]>>)>) -> bool {
         let mut state = self.lock().await;
         for (Told { table, network, endpoint, keeps_clients }, value) in told {
+            tracing::debug!(?table, network, endpoint, gone = value.is_none(), "told by another node");
             // News of a network that this node has left may still be on its way.
             let is_own = state.own.contains_key(&(network.clone(), endpoint.clone()));
             if is_own || !state.held.contains_key(&network) {

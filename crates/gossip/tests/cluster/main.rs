@@ -136,3 +136,32 @@ fn two_swarms_on_one_wire_stay_apart() {
     }
     assert!(world.machines[2].gossip.counters().refused.values().sum::<u64>() > 0);
 }
+
+#[test]
+fn members_that_come_one_after_another_soon_know_all_entries() {
+    let mut worst = Duration::ZERO;
+    for seed in 100..200 {
+        let mut world = World::new(seed);
+        let keys = ["a", "b", "c", "d", "e"];
+        for (number, key) in keys.iter().enumerate() {
+            let node = world.start(&[]);
+            if node > 0 {
+                world.join(node, 0);
+            }
+            let wait = world.rng.below(200);
+            world.run(Duration::from_millis(wait));
+            world.act(node, |gossip, now| gossip.join_network(now, "net")).expect("joined");
+            world.create(node, "net", key, "one");
+            let wait = world.rng.below(300);
+            world.run(Duration::from_millis(wait));
+            let _ = number;
+        }
+        let took = world.until(seconds(60), "all entries", |world| world.all_see("net", &keys));
+        worst = worst.max(took);
+        if took > seconds(2) {
+            println!("seed {seed}: {took:?}");
+        }
+    }
+    println!("worst {worst:?}");
+    assert!(worst < seconds(2), "{worst:?}");
+}
