@@ -31,8 +31,12 @@ pub(crate) enum Timer {
     Contest(Name),
     /// Spread waiting messages: those of members, then those of each network.
     Gossip,
+    /// Send news of tables on before the next round of gossip.
+    Hurry,
     PushPull,
     BulkSync,
+    /// Networks that were just joined have no answer yet: ask again.
+    FirstSync,
     /// The bulk sync that this member was to answer.
     BulkAnswer(Name),
     /// Forget what has been dead for long enough.
@@ -60,6 +64,10 @@ impl Timers {
         self.cancel(&timer);
         self.by_time.insert((at, timer.clone()));
         self.times.insert(timer, at);
+    }
+
+    pub(crate) fn is_set(&self, timer: &Timer) -> bool {
+        self.times.contains_key(timer)
     }
 
     pub(crate) fn cancel(&mut self, timer: &Timer) {

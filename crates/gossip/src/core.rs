@@ -112,6 +112,7 @@ impl Gossip {
                 swim.gossip(cx);
                 db.gossip(cx, swim);
             }
+            Timer::Hurry => db.hurry(cx, swim),
             Timer::PushPull => {
                 let interval = swim.push_pull_interval(db.push_pull_bytes());
                 cx.after(Timer::PushPull, interval);
@@ -121,10 +122,11 @@ impl Gossip {
                 }
             }
             Timer::BulkSync => db.bulk_sync_all(cx),
+            Timer::FirstSync => db.retry_first_syncs(cx),
             Timer::BulkAnswer(from) => db.bulk_answer_missing(cx, &from),
             Timer::Reap => {
                 db.reap(cx);
-                db.retry_first_syncs(cx);
+                db.first_syncs(cx);
             }
             Timer::Reconnect => db.reconnect(cx, swim),
             Timer::Rejoin => db.rejoin(cx, swim),
@@ -361,6 +363,11 @@ impl Gossip {
     /// The other members of a network that are there; none if this node is not in it.
     pub fn network_peers(&self, network: &str) -> Vec<Peer> {
         self.db.network_peers(&self.swim, network)
+    }
+
+    /// Whether this node knows what there was in a network when it came: another member has told, or there is none to ask.
+    pub fn has_heard(&self, network: &str) -> bool {
+        self.db.has_heard(network)
     }
 
     /// The networks that this node is in.

@@ -91,6 +91,8 @@ struct Network {
     time: u64,
     leaving_until: Option<Duration>,
     first_sync: FirstSync,
+    /// How often it was asked for.
+    first_sync_tries: u32,
     roster: Roster,
     /// Events of our own entries; they go before those of others.
     mine: Queue<Key>,
@@ -105,6 +107,7 @@ impl Network {
             time,
             leaving_until: None,
             first_sync: FirstSync::Wanted,
+            first_sync_tries: 0,
             roster: Roster::default(),
             mine: Queue::new(MAX_QUEUE),
             relayed: Queue::new(MAX_QUEUE),

@@ -81,15 +81,32 @@ impl<K: Ord + Clone> Queue<K> {
         self.waiting.insert(place, (subject, message));
     }
 
+    /// Whether a message was never handed out.
+    pub(crate) fn has_fresh(&self) -> bool {
+        self.waiting.first_key_value().is_some_and(|(place, _)| place.0 == 0)
+    }
+
     /// Messages that fit into `room` bytes with `overhead` each; each of them has been handed out once more, and is gone
     /// if that was the `limit`th time.
-    pub(crate) fn take(&mut self, overhead: usize, mut room: usize, limit: usize) -> Vec<Arc<[u8]>> {
+    pub(crate) fn take(&mut self, overhead: usize, room: usize, limit: usize) -> Vec<Arc<[u8]>> {
+        self.take_until(overhead, room, limit, limit)
+    }
+
+    /// The same of messages that were never handed out.
+    pub(crate) fn take_fresh(&mut self, overhead: usize, room: usize, limit: usize) -> Vec<Arc<[u8]>> {
+        self.take_until(overhead, room, limit, 0)
+    }
+
+    /// Those that were handed out `most` times at most.
+    fn take_until(&mut self, overhead: usize, mut room: usize, limit: usize, most: usize) -> Vec<Arc<[u8]>> {
         let mut taken = Vec::new();
         let mut again = Vec::new();
         let mut tier = 0;
         while let Some(free) = room.checked_sub(overhead).filter(|free| *free > 0) {
             let from = (tier, Reverse(free), Reverse(u64::MAX));
-            let Some((&place, _)) = self.waiting.range(from..).next() else { break };
+            let Some((&place, _)) = self.waiting.range(from..).next().filter(|(place, _)| place.0 <= most) else {
+                break;
+            };
             if place.0 > tier {
                 // Nothing that fits in this tier; in the next one, larger ones come first again.
                 tier = place.0;

@@ -11,7 +11,7 @@ use crate::api::Refuted;
 use crate::context::{Context, Timer};
 use crate::limits::{MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_QUEUE_ON_SYNC, MAX_VALUE_BYTES};
 use crate::message::{self, Name};
-use crate::queue::retransmit_limit;
+use crate::queue::{Queue, retransmit_limit};
 use crate::swim::{GOSSIP_FANOUT, Swim};
 
 /// What NetworkDB's compound message adds before its first part, and per part: dockerd's figures.
@@ -19,6 +19,9 @@ const COMPOUND_HEAD: usize = 5;
 const COMPOUND_PART: usize = 4;
 /// A tombstone that a bulk sync brings is only spread if it stands longer than this: others know of it otherwise.
 const SPREAD_TOMBSTONE_ABOVE: Duration = Duration::from_secs(5 * 60);
+
+/// How long news of tables wait for others to share a packet with.
+const HURRY: Duration = Duration::from_millis(10);
 
 /// Why an entry cannot be made, changed or deleted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -128,6 +131,7 @@ impl Db {
             return cx.timers.set(Timer::BulkSync, soon);
         }
         network.mine.push(key, message);
+        hurry(cx);
     }
 
     /// Puts all our live entries of a network into its gossip again.
@@ -178,6 +182,7 @@ impl Db {
             let network = self.networks.get_mut(&*event.network).expect("it was just seen");
             if via == Via::Gossip || network.relayed.len() <= MAX_QUEUE_ON_SYNC {
                 network.relayed.push(subject, wire::wrap(kind::TABLE_EVENT, data));
+                hurry(cx);
             }
         }
         Some(())
@@ -244,19 +249,39 @@ impl Db {
 
     /// Sends what waits in each network to some of its members.
     pub(crate) fn gossip(&mut self, cx: &mut Context, swim: &Swim) {
+        self.send_round(cx, swim, Queue::take);
+    }
+
+    /// Sends news on that have not been sent at all, which dockerd keeps until the next round. A burst of changes would take
+    /// seconds by rounds, as each round is one packet; what is sent again, in case packets are lost, stays with them.
+    pub(crate) fn hurry(&mut self, cx: &mut Context, swim: &Swim) {
+        self.send_round(cx, swim, Queue::take_fresh);
+        let has_fresh =
+            |network: &Network| !network.roster.is_empty() && (network.mine.has_fresh() || network.relayed.has_fresh());
+        if self.networks.values().any(has_fresh) {
+            hurry(cx);
+        }
+    }
+
+    fn send_round(
+        &mut self,
+        cx: &mut Context,
+        swim: &Swim,
+        take: impl Fn(&mut Queue<Key>, usize, usize, usize) -> Vec<Arc<[u8]>>,
+    ) {
         for network in self.networks.values_mut() {
             if (network.mine.is_empty() && network.relayed.is_empty()) || network.roster.is_empty() {
                 continue;
             }
-            let picked = network.roster.pick(GOSSIP_FANOUT, &mut cx.rng);
             let limit = retransmit_limit(network.roster.len() + 1);
             let mut room = cx.config.packet_bytes - COMPOUND_HEAD;
-            let mut parts = network.mine.take(COMPOUND_PART, room, limit);
+            let mut parts = take(&mut network.mine, COMPOUND_PART, room, limit);
             room -= parts.iter().map(|part| part.len() + COMPOUND_PART).sum::<usize>();
-            parts.extend(network.relayed.take(COMPOUND_PART, room, limit));
+            parts.extend(take(&mut network.relayed, COMPOUND_PART, room, limit));
             if parts.is_empty() {
                 continue;
             }
+            let picked = network.roster.pick(GOSSIP_FANOUT, &mut cx.rng);
             let message = message::encode_user(&wire::compound(&parts));
             for name in picked {
                 if let Some(member) = swim.members.get(&name) {
@@ -264,6 +289,13 @@ impl Db {
                 }
             }
         }
+    }
+}
+
+/// Soon, together with what comes until then.
+fn hurry(cx: &mut Context) {
+    if !cx.timers.is_set(&Timer::Hurry) {
+        cx.after(Timer::Hurry, HURRY);
     }
 }
 

@@ -22,6 +22,8 @@ const BULK_SYNC_BYTES_PER_SECOND: usize = 16 * 1024;
 const BULK_SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// Members asked for a network's entries when it is joined.
 const FIRST_SYNC_PEERS: usize = 2;
+/// How long the answer to that may take at first; twice as long with each try.
+const FIRST_SYNC_RETRY: Duration = Duration::from_millis(250);
 /// A network is brought together with some member out of turn at most this often.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a failed member is tried; less often in larger clusters, as push/pulls are.
@@ -51,8 +53,9 @@ impl Db {
         self.joined().filter(|id| self.is_attached(node, id)).cloned().collect()
     }
 
-    /// Asks for the entries of networks that were just joined, once there is somebody to ask.
-    pub(super) fn first_syncs(&mut self, cx: &mut Context) {
+    /// Asks for the entries of networks that were just joined, once there is somebody to ask. A seed is asked among others:
+    /// it knows of this member, others may not yet, and do not answer strangers.
+    pub(crate) fn first_syncs(&mut self, cx: &mut Context) {
         let wanted: Vec<_> = self
             .networks
             .iter()
@@ -60,26 +63,43 @@ impl Db {
             .map(|(id, _)| id.clone())
             .collect();
         for id in wanted {
-            let network = self.networks.get_mut(&id).expect("it was just seen");
-            let picked = network.roster.pick(FIRST_SYNC_PEERS, &mut cx.rng);
+            let network = &self.networks[&id];
+            let is_seed = |name: &&Name| self.nodes.get(*name).is_some_and(|it| self.seeds.contains(&it.address));
+            let seed = network.roster.iter().find(is_seed).cloned();
+            let mut picked = network.roster.pick(FIRST_SYNC_PEERS, &mut cx.rng);
+            if let Some(seed) = seed.filter(|seed| !picked.contains(seed)) {
+                picked.truncate(FIRST_SYNC_PEERS - 1);
+                picked.push(seed);
+            }
             let mut sent = 0;
             for peer in picked {
                 sent += self.send_bulk(cx, &peer, None, std::slice::from_ref(&id), true);
             }
+            let network = self.networks.get_mut(&id).expect("it was just seen");
+            network.first_sync_tries += 1;
             if sent > 0 {
-                self.networks.get_mut(&id).expect("it was just seen").first_sync = FirstSync::Asked;
+                network.first_sync = FirstSync::Asked;
+            }
+            let wait = FIRST_SYNC_RETRY.saturating_mul(1 << network.first_sync_tries.min(6));
+            if !cx.timers.is_set(&Timer::FirstSync) {
+                cx.after(Timer::FirstSync, wait);
             }
         }
     }
 
     /// Asks again where nobody has answered.
     pub(crate) fn retry_first_syncs(&mut self, cx: &mut Context) {
-        if self.awaited.is_empty() {
-            for network in self.networks.values_mut().filter(|network| network.first_sync == FirstSync::Asked) {
-                network.first_sync = FirstSync::Wanted;
-            }
+        for network in self.networks.values_mut().filter(|network| network.first_sync == FirstSync::Asked) {
+            network.first_sync = FirstSync::Wanted;
         }
         self.first_syncs(cx);
+    }
+
+    /// Whether a network's entries were learnt, or there is nobody to learn them from.
+    pub(crate) fn has_heard(&self, id: &str) -> bool {
+        let Some(network) = self.networks.get(id).filter(|network| network.is_joined()) else { return false };
+        let founder = self.seeds.is_empty() || self.nodes.values().any(|node| node.standing == Standing::Active);
+        network.first_sync == FirstSync::Done || (founder && network.roster.is_empty())
     }
 
     /// Sends all entries of `networks` to a member, which answers with its own if they are `unsolicited`. Gives back how
