@@ -160,7 +160,9 @@ impl Tables {
         let (id, place) = self.network(network);
         let endpoint: EndpointId = endpoint.into();
         place.links.insert(endpoint.clone(), (order, record));
+        let service = place.service_of(&endpoint);
         place.claims.entry(record.address).or_default().insert((order, endpoint));
+        self.dirty.extend(service.map(|service| Dirt::Service(id.clone(), service)));
         self.dirty.insert(Dirt::Link(id, record.address));
     }
 
@@ -168,12 +170,14 @@ impl Tables {
     pub fn remove_link(&mut self, network: &str, endpoint: &str) {
         let Some((id, place)) = self.known(network) else { return };
         let Some((endpoint, (order, record))) = place.links.remove_entry(endpoint) else { return };
+        let service = place.service_of(&endpoint);
         if let Some(claims) = place.claims.get_mut(&record.address) {
             claims.remove(&(order, endpoint));
             if claims.is_empty() {
                 place.claims.remove(&record.address);
             }
         }
+        self.dirty.extend(service.map(|service| Dirt::Service(id.clone(), service)));
         self.dirty.insert(Dirt::Link(id, record.address));
     }
 
@@ -241,6 +245,15 @@ impl Tables {
         let changes = dirty.into_iter().filter_map(|dirt| self.settle(dirt)).collect();
         self.networks.retain(|_, place| !place.is_empty());
         changes
+    }
+
+    /// Has a network's services told again.
+    pub fn tell_services(&mut self, network: &str) {
+        let Some((id, place)) = self.known(network) else { return };
+        place.told_services.clear();
+        let services: Vec<Dirt> =
+            place.services.keys().map(|service| Dirt::Service(id.clone(), service.clone())).collect();
+        self.dirty.extend(services);
     }
 
     /// Has everything told again: what was applied is lost.
@@ -312,16 +325,27 @@ impl Network {
             && self.told_services.is_empty()
     }
 
-    /// What a service's endpoints say together.
+    fn service_of(&self, endpoint: &EndpointId) -> Option<Arc<str>> {
+        let known = self.endpoints.get(endpoint)?;
+        Some(known.record.service_id.as_str().into()).filter(|service: &Arc<str>| !service.is_empty())
+    }
+
+    /// What a service's endpoints say together. One on another node takes no connections before its link is known, which is
+    /// told by itself: they would lead nowhere.
     fn fold(&self, members: &BTreeSet<EndpointId>) -> Service {
-        let members = || members.iter().filter_map(|endpoint| self.endpoints.get(endpoint));
-        let newest = members().filter(|known| known.record.virtual_ip.is_some()).max_by_key(|known| known.order);
-        // One address is one backend, however many records say so; what was told last is believed of it.
+        let all = || members.iter().filter_map(|endpoint| self.endpoints.get_key_value(endpoint));
+        let is_reached = |(id, known): &(&EndpointId, &Known)| known.origin.here || self.links.contains_key(*id);
+        let members = || all().filter(is_reached).map(|(_, known)| known);
+        let newest = all()
+            .map(|(_, known)| known)
+            .filter(|known| known.record.virtual_ip.is_some())
+            .max_by_key(|known| known.order);
+        // One address is one backend, however many records say so; this node's own is believed of it, or what was told last.
         let mut by_address: BTreeMap<IpAddr, &Known> = BTreeMap::new();
         for known in members() {
             let Some(address) = known.record.address else { continue };
             let held = by_address.entry(address).or_insert(known);
-            if held.order < known.order {
+            if (held.origin.here, held.order) < (known.origin.here, known.order) {
                 *held = known;
             }
         }

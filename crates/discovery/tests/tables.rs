@@ -56,6 +56,9 @@ fn a_service_is_the_sum_of_its_tasks() {
     let mut gone = task("web", 3, &[80]);
     gone.disabled = true;
     tables.set_endpoint("n", "c", SKEP, gone);
+    for (endpoint, last) in [("b", 2), ("c", 3)] {
+        tables.set_link("n", endpoint, link(last, 7));
+    }
     let a = Backend { address: ip(1), here: true, keeps_clients: true };
     let b = Backend { address: ip(2), here: false, keeps_clients: false };
     let expected = Service {
@@ -70,9 +73,27 @@ fn a_service_is_the_sum_of_its_tasks() {
     assert!(tables.take_changes().is_empty());
     for endpoint in ["a", "b", "c"] {
         tables.remove_endpoint("n", endpoint);
+        tables.remove_link("n", endpoint);
     }
     assert_eq!(services(tables.take_changes()), [("web".to_owned(), None)]);
     assert_eq!(tables.networks().count(), 0);
+}
+
+#[test]
+fn a_task_elsewhere_takes_connections_while_its_link_is_known() {
+    let mut tables = Tables::default();
+    let backends = |tables: &mut Tables| -> Option<usize> {
+        let last = services(tables.take_changes()).pop()?.1?;
+        Some(last.backends.len() + last.groups.iter().map(|group| group.backends.len()).sum::<usize>())
+    };
+    tables.set_endpoint("n", "a", SKEP, task("web", 1, &[80]));
+    assert_eq!(backends(&mut tables), Some(0));
+    tables.set_link("n", "other", link(1, 7));
+    assert_eq!(backends(&mut tables), None, "another's link");
+    tables.set_link("n", "a", link(1, 7));
+    assert_eq!(backends(&mut tables), Some(2));
+    tables.remove_link("n", "a");
+    assert_eq!(backends(&mut tables), Some(0));
 }
 
 #[test]

@@ -68,6 +68,7 @@ pub(crate) enum Command {
     Watch(Name, Option<Name>, oneshot::Sender<Subscription>),
     Peers(oneshot::Sender<Vec<Peer>>),
     NetworkPeers(Name, oneshot::Sender<Vec<Peer>>),
+    Heard(Name, oneshot::Sender<()>),
     Push(Vec<(Name, Name, Name)>, oneshot::Sender<Pushed>),
     SetKeys(Vec<Vec<u8>>, usize, oneshot::Sender<Result<(), KeyError>>),
     Report(oneshot::Sender<Report>),
@@ -122,6 +123,12 @@ impl Handle {
     /// Comes into a network, by its swarm identifier: this node tells its own entries in it and learns the others'.
     pub async fn join_network(&self, network: &str) -> Result<(), WriteError<NetworkError>> {
         self.change(|done| Command::JoinNetwork(network.into(), done)).await
+    }
+
+    /// Waits until this node knows what there was in a network when it came: another member has told, or there is none. For
+    /// as long as no seed answers it does not return.
+    pub async fn heard(&self, network: &str) -> Result<(), Stopped> {
+        self.ask(|done| Command::Heard(network.into(), done)).await
     }
 
     /// Leaves a network. Watches tell that its entries are gone; this node's are gone everywhere.

@@ -37,6 +37,8 @@ pub(crate) struct Task {
     places: Places,
     held: Held,
     stream_events: (mpsc::Sender<StreamEvent>, mpsc::Receiver<StreamEvent>),
+    /// Who waits until a network was heard of.
+    listeners: Vec<(Name, oneshot::Sender<()>)>,
     /// Who waits for the end of a push.
     pushes: BTreeMap<PushId, oneshot::Sender<Pushed>>,
     report: Report,
@@ -63,6 +65,7 @@ impl Task {
             places: Places::default(),
             held: Held::default(),
             stream_events: mpsc::channel(STREAM_EVENTS),
+            listeners: Vec::new(),
             pushes: BTreeMap::new(),
             report: Report::default(),
             left: false,
@@ -81,6 +84,7 @@ impl Task {
             if self.left {
                 return;
             }
+            self.tell_listeners();
             let deadline = self.start + self.gossip.deadline().unwrap_or(Duration::MAX / 4);
             let accepting = Instant::now() >= self.accept_from;
             let wake = if accepting { deadline } else { deadline.min(self.accept_from) };
@@ -122,6 +126,14 @@ impl Task {
                 }
                 Output::Event(event) => self.told(event),
             }
+        }
+    }
+
+    fn tell_listeners(&mut self) {
+        self.listeners.retain(|(_, done)| !done.is_closed());
+        let gossip = &self.gossip;
+        for (_, done) in self.listeners.extract_if(.., |(network, _)| gossip.has_heard(network)) {
+            answer(done, ());
         }
     }
 
@@ -228,6 +240,7 @@ impl Task {
             Command::NetworkPeers(network, done) => {
                 let _ = done.send(self.gossip.network_peers(&network));
             }
+            Command::Heard(network, done) => self.listeners.push((network, done)),
             Command::Push(entries, done) => {
                 let id = self.gossip.push(now, &entries);
                 self.pushes.insert(id, done);

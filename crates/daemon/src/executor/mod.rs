@@ -50,7 +50,8 @@ impl TaskExecutor {
     pub(crate) fn new(engine: Engine, images: ImageStore, net: Net, exchange: Exchange, about: About) -> Self {
         let gossiping = Gossiping::new(net.node_name());
         tokio::spawn(crate::overlay::tell(gossiping.handle()));
-        tokio::spawn(crate::overlay::feed(exchange.clone(), gossiping.handle()));
+        let name = net.node_name().to_owned();
+        tokio::spawn(crate::overlay::feed(exchange.clone(), name, gossiping.handle()));
         tokio::spawn(crate::overlay::settle(exchange.clone(), gossiping.handle()));
         let shared = Shared { engine, puller: Puller::new(images), exchange, gossiping, net, about };
         Self { shared: Arc::new(shared) }

@@ -10,6 +10,7 @@
 
 mod announce;
 mod apply;
+mod greet;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -46,6 +47,9 @@ struct Shared {
     state: Mutex<State>,
     /// Networks on which this node has an address of its own, as they come.
     attached: watch::Sender<BTreeSet<String>>,
+    /// Networks that are open, see `greet`.
+    open: watch::Sender<BTreeSet<String>>,
+    gossip: watch::Sender<Option<Handle>>,
 }
 
 #[derive(Default)]
@@ -75,12 +79,17 @@ struct Held {
     is_ingress: bool,
     /// It has no tunnels, though it should: another engine's swarm has them.
     ends_here: bool,
+    /// See `greet`.
+    is_open: bool,
     /// Tasks and containers that need it.
     holders: BTreeSet<String>,
 }
 
 /// An endpoint of this node as it was announced.
 struct Own {
+    /// Its key in the gossip: the endpoint, or something new if a former daemon, under another name, has told of it already.
+    /// Two members cannot own one entry.
+    key: String,
     container: String,
     peer: Option<PeerRecord>,
     record: Option<EndpointRecord>,
@@ -89,8 +98,8 @@ struct Own {
 }
 
 impl Own {
-    fn new(container: &str, peer: Option<PeerRecord>) -> Self {
-        Self { container: container.to_owned(), peer, record: None, told: BTreeMap::new() }
+    fn new(key: &str, container: &str) -> Self {
+        Self { key: key.to_owned(), container: container.to_owned(), peer: None, record: None, told: BTreeMap::new() }
     }
 }
 
@@ -101,7 +110,7 @@ impl Exchange {
         let mut state = State::default();
         for spec in net.overlays() {
             state.data_path = DataPath { address: spec.vtep, port: spec.data_path_port };
-            state.held.insert(spec.network_id, Held { is_ingress: spec.ingress, ..Held::default() });
+            state.held.insert(spec.network_id, Held { is_ingress: spec.ingress, is_open: true, ..Held::default() });
         }
         for saved in file.read() {
             let Ok(record) = EndpointRecord::decode(&saved.record) else { continue };
@@ -109,17 +118,20 @@ impl Exchange {
             let Some(held) = state.held.get_mut(&place.0) else { continue };
             held.holders.insert(saved.container.clone());
             state.tables.set_endpoint(&place.0, &place.1, HERE, record.clone());
-            state.own.insert(place, Own { record: Some(record), ..Own::new(&saved.container, None) });
+            let own = Own::new(&words::new_endpoint_id(), &saved.container);
+            state.own.insert(place, Own { record: Some(record), ..own });
         }
         let attached = watch::channel(BTreeSet::new()).0;
-        Self(Arc::new(Shared { net, file, state: Mutex::new(state), attached }))
+        let open = watch::channel(state.held.keys().cloned().collect()).0;
+        let gossip = watch::channel(None).0;
+        Self(Arc::new(Shared { net, file, state: Mutex::new(state), attached, open, gossip }))
     }
 
     /// The containers that run, with their links; what is known of others is forgotten.
     pub(crate) async fn adopt(&self, running: &BTreeSet<String>) {
         for container in running {
             if let Some(sandbox) = self.0.net.sandbox(container) {
-                self.link(container, &sandbox).await;
+                self.link_as(container, &sandbox, |_| words::new_endpoint_id()).await;
             }
         }
         let state = self.lock().await;
@@ -254,6 +266,9 @@ impl Exchange {
             join(&gossip, &id).await;
         }
         self.announce_balancer(state, &id).await;
+        if is_new {
+            self.greet(&id);
+        }
         Ok(())
     }
 
@@ -287,6 +302,7 @@ impl Exchange {
     /// Takes a network down that nobody here is on.
     async fn let_go(&self, state: &mut State, id: &str) {
         state.held.remove(id);
+        self.show_open(state);
         if let Some(gossip) = &state.gossip
             && let Err(error) = gossip.leave_network(id).await
         {
@@ -307,7 +323,7 @@ impl Exchange {
             return;
         }
         let peer = peer_record(balancer.address, words::mac_of(balancer.address.address), vtep);
-        state.own.insert(place.clone(), Own::new("", Some(peer)));
+        state.own.insert(place.clone(), Own { peer: Some(peer), ..Own::new(&place.1, "") });
         announce(state, &place).await;
     }
 
@@ -320,6 +336,10 @@ impl Exchange {
 
     /// A container's links are made: the others may send to it.
     pub(crate) async fn link(&self, container: &str, sandbox: &Sandbox) {
+        self.link_as(container, sandbox, str::to_owned).await;
+    }
+
+    async fn link_as(&self, container: &str, sandbox: &Sandbox, key: impl Fn(&str) -> String) {
         let mut state = self.lock().await;
         for endpoint in &sandbox.endpoints {
             let place = (endpoint.network_id.clone(), endpoint.endpoint_id.clone());
@@ -330,7 +350,7 @@ impl Exchange {
             }
             let mac = words::parse_mac(&endpoint.mac);
             let peer = state.data_path.address.zip(mac).map(|(vtep, mac)| peer_record(endpoint.address, mac, vtep));
-            state.own.entry(place.clone()).or_insert_with(|| Own::new(container, None)).peer = peer;
+            state.own.entry(place.clone()).or_insert_with(|| Own::new(&key(&place.1), container)).peer = peer;
             announce(&mut state, &place).await;
         }
     }
@@ -368,6 +388,8 @@ impl Exchange {
         container: &str,
         record: impl Fn(&str) -> Option<EndpointRecord>,
     ) -> Result<(), NetError> {
+        let networks = places_of(&*self.lock().await, container).into_iter().map(|(network, _)| network);
+        self.until_open(&networks.collect::<Vec<_>>()).await;
         let mut state = self.lock().await;
         for place in places_of(&state, container) {
             let Some(record) = record(&place.0) else { continue };
@@ -408,9 +430,12 @@ impl Exchange {
     /// Gossip has begun, or has ended: what is here is told, and what the others tell replaces what was known.
     pub(crate) async fn set_gossip(&self, handle: Option<Handle>) {
         let mut state = self.lock().await;
-        state.gossip = handle;
+        state.gossip.clone_from(&handle);
         state.own.values_mut().for_each(|own| own.told.clear());
-        let Some(gossip) = state.gossip.clone() else { return };
+        let Some(gossip) = handle else {
+            self.0.gossip.send_replace(None);
+            return;
+        };
         self.reach_out(&mut state).await;
         for id in state.held.keys() {
             join(&gossip, id).await;
@@ -419,6 +444,7 @@ impl Exchange {
         for place in places {
             announce(&mut state, &place).await;
         }
+        self.0.gossip.send_replace(Some(gossip));
     }
 
     /// Takes what others announce; `None`: it is gone. Whether the kernel has all of it.
@@ -427,8 +453,7 @@ impl Exchange {
         for (Told { table, network, endpoint, keeps_clients }, value) in told {
             tracing::debug!(?table, network, endpoint, gone = value.is_none(), "told by another node");
             // News of a network that this node has left may still be on its way.
-            let is_own = state.own.contains_key(&(network.clone(), endpoint.clone()));
-            if is_own || !state.held.contains_key(&network) {
+            if !state.held.contains_key(&network) {
                 continue;
             }
             match (table, value) {

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use super::exchange::{Exchange, Table, Told};
 
 /// Follows the gossip as it comes and goes; to be spawned.
-pub(crate) async fn run(exchange: Exchange, mut handles: watch::Receiver<Option<Handle>>) {
+pub(crate) async fn run(exchange: Exchange, own: String, mut handles: watch::Receiver<Option<Handle>>) {
+    let own = Name::from(own);
     loop {
         let handle = handles.borrow_and_update().clone();
         exchange.set_gossip(handle.clone()).await;
@@ -22,7 +23,7 @@ pub(crate) async fn run(exchange: Exchange, mut handles: watch::Receiver<Option<
         };
         tokio::select! {
             // What is lost with the gossip is told again by the next.
-            () = follow(&exchange, &handle) => {}
+            () = follow(&exchange, &own, &handle) => {}
             _ = handles.changed() => continue,
         }
         if handles.changed().await.is_err() {
@@ -32,7 +33,7 @@ pub(crate) async fn run(exchange: Exchange, mut handles: watch::Receiver<Option<
 }
 
 /// Until the gossip ends.
-async fn follow(exchange: &Exchange, handle: &Handle) {
+async fn follow(exchange: &Exchange, own: &Name, handle: &Handle) {
     let mut endpoints = Feed::new(Table::Endpoints, handle.watch(ENDPOINT_TABLE, None));
     let mut links = Feed::new(Table::Links, handle.watch(PEER_TABLE, None));
     loop {
@@ -50,7 +51,8 @@ async fn follow(exchange: &Exchange, handle: &Handle) {
                 }
                 continue;
             }
-            Some(WatchEvent::Current(entries)) => feed.current(entries),
+            Some(WatchEvent::Current(entries)) => feed.current(entries, own),
+            Some(WatchEvent::Changed(change)) if is_of(&change, own) => continue,
             Some(WatchEvent::Changed(change)) => vec![feed.changed(change)],
         };
         let peers = handle.peers().await.unwrap_or_default();
@@ -83,10 +85,10 @@ impl Feed {
     }
 
     /// What all that there is changes.
-    fn current(&mut self, entries: Vec<(Name, Name, Entry)>) -> Changes {
+    fn current(&mut self, entries: Vec<(Name, Name, Entry)>, own: &Name) -> Changes {
         let mut changes = Changes::new();
         let mut before = std::mem::take(&mut self.known);
-        for (network, endpoint, entry) in entries {
+        for (network, endpoint, entry) in entries.into_iter().filter(|(_, _, entry)| entry.owner != *own) {
             let key = (network, endpoint);
             before.remove(&key);
             self.known.insert(key.clone());
@@ -104,4 +106,9 @@ impl Feed {
         };
         (self.table, key, change.after)
     }
+}
+
+/// Whether a change is one of this node's own entries.
+fn is_of(change: &Change, own: &Name) -> bool {
+    change.after.as_ref().or(change.before.as_ref()).is_some_and(|entry| entry.owner == *own)
 }

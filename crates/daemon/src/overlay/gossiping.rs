@@ -95,6 +95,9 @@ async fn run(
         _ = stopped.wait_for(|stop| *stop) => return None,
     };
     let handle = running.handle().clone();
+    // Its seeds first: without any it would count as the first of all.
+    let part = parts.borrow().clone();
+    follow(&handle, &part).await;
     shared.handle.send_replace(Some(handle.clone()));
     tracing::info!(name = shared.name, advertise = %handle.advertise(), "gossip has begun");
     loop {

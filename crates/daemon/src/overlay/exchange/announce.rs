@@ -30,7 +30,7 @@ pub(super) async fn announce(state: &mut State, place: &Place) {
     let peer = own.peer.as_ref().map(|peer| (PEER_TABLE, peer.encode()));
     let record = own.record.as_ref().map(|record| (ENDPOINT_TABLE, record.encode()));
     for (table, value) in peer.into_iter().chain(record) {
-        let (network, key) = (place.0.as_str(), place.1.as_str());
+        let (network, key) = (place.0.as_str(), own.key.as_str());
         match own.told.get(table) {
             Some(told) if *told == value => continue,
             // It may have gone meanwhile, which is as good.
@@ -48,7 +48,7 @@ pub(super) async fn withdraw(state: &mut State, place: &Place) {
     let Some(own) = state.own.remove(place) else { return };
     let Some(gossip) = &state.gossip else { return };
     for table in own.told.keys() {
-        if let Err(error) = gossip.delete_entry(&place.0, table, &place.1).await {
+        if let Err(error) = gossip.delete_entry(&place.0, table, &own.key).await {
             tracing::debug!(network = place.0, endpoint = place.1, %error, "an endpoint was not told of");
         }
     }
@@ -62,8 +62,8 @@ pub(super) async fn tell_disabled(state: &mut State, disabled: Vec<(Place, Endpo
         let Some(own) = own.get_mut(&place).filter(|own| own.told.contains_key(ENDPOINT_TABLE)) else { continue };
         let value = record.encode();
         own.told.insert(ENDPOINT_TABLE, value.clone());
-        match gossip.update_entry(&place.0, ENDPOINT_TABLE, &place.1, value).await {
-            Ok(()) => told.push((place.0.as_str().into(), ENDPOINT_TABLE.into(), place.1.as_str().into())),
+        match gossip.update_entry(&place.0, ENDPOINT_TABLE, &own.key, value).await {
+            Ok(()) => told.push((place.0.as_str().into(), ENDPOINT_TABLE.into(), own.key.as_str().into())),
             Err(error) => tracing::debug!(endpoint = place.1, %error, "the others were not told that a task stops"),
         }
     }

@@ -38,7 +38,12 @@ impl Exchange {
             failure = failure.and(self.0.net.change_peers(&network, peers, Vec::new()).await);
         }
         for (network, service, now) in services {
-            let is_ingress = state.held.get(&*network).is_some_and(|held| held.is_ingress);
+            let held = state.held.get(&*network);
+            let is_ingress = held.is_some_and(|held| held.is_ingress);
+            let now = match held {
+                Some(held) if !held.is_open => now.map(of_this_node),
+                _ => now,
+            };
             failure = failure.and(self.balance(&network, &service, now.as_ref(), is_ingress).await);
         }
         for (network, peers) in removed.into_iter().filter(|(_, peers)| !peers.is_empty()) {
@@ -92,4 +97,11 @@ impl Exchange {
             Some(_) | None => net.remove_virtual_service(network, service).await,
         }
     }
+}
+
+/// A service with those of its tasks that run here.
+fn of_this_node(mut service: Service) -> Service {
+    service.backends.retain(|backend| backend.here);
+    service.groups.iter_mut().for_each(|group| group.backends.retain(|backend| backend.here));
+    service
 }
