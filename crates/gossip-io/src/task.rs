@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::aside::Asides;
 use crate::handle::{Command, Pushed, Report, Write};
 use crate::streams::{self, Held, Places, StreamEvent};
 use crate::watch::{BEHIND, Placed, Subscription, Watcher};
@@ -39,6 +40,7 @@ pub(crate) struct Task {
     stream_events: (mpsc::Sender<StreamEvent>, mpsc::Receiver<StreamEvent>),
     /// Who waits for the end of a push.
     pushes: BTreeMap<PushId, oneshot::Sender<Pushed>>,
+    asides: Asides,
     report: Report,
     left: bool,
 }
@@ -64,6 +66,7 @@ impl Task {
             held: Held::default(),
             stream_events: mpsc::channel(STREAM_EVENTS),
             pushes: BTreeMap::new(),
+            asides: Asides::default(),
             report: Report::default(),
             left: false,
         }
@@ -148,6 +151,7 @@ impl Task {
                 return;
             }
             Event::Left => self.left = true,
+            Event::Probed { .. } | Event::Answered { .. } | Event::Noted { .. } => return self.asides.told(event),
         }
         // Nobody needs to listen.
         let _ = self.notices.send(event);
@@ -174,6 +178,7 @@ impl Task {
                     StreamAnswer::None => drop(answer.send(None)),
                     StreamAnswer::Now(bytes) => drop(answer.send(Some(bytes))),
                     StreamAnswer::Applied(bytes) => self.when_applied(bytes, answer),
+                    StreamAnswer::Asked { from, bytes } => self.asides.asked(from, bytes, answer),
                 }
             }
             StreamEvent::Closed { from, whole } => {
@@ -232,6 +237,7 @@ impl Task {
                 let id = self.gossip.push(now, &entries);
                 self.pushes.insert(id, done);
             }
+            Command::Aside(command) => self.asides.command(&mut self.gossip, now, command),
             Command::SetKeys(keys, primary, done) => {
                 let _ = done.send(self.gossip.set_keys(&keys, primary));
             }
