@@ -12,12 +12,16 @@ use std::net::IpAddr;
 /// A place where the kernel asks.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Hook {
+    /// Come, and nothing decided yet.
+    Prerouting,
     /// For this machine.
     Input,
     /// Through this machine.
     Forward,
     /// From this machine.
     Output,
+    /// About to leave.
+    Postrouting,
 }
 
 /// Whose packets a table sees.
@@ -79,6 +83,8 @@ pub enum Load {
     },
     /// `ct state`.
     State,
+    /// The type of the destination: whether it is this machine.
+    DestinationType,
     /// A value of the rule's own.
     Value(Vec<u8>),
     /// Something else.
@@ -154,14 +160,21 @@ pub enum Step {
     },
     /// Goes on only for a connection whose state is among these: an iptables match.
     States(u32),
-    /// Goes on only for these ports: an iptables match; the packet must be of this protocol.
+    /// Goes on only for packets to this machine, or only for others: an iptables match.
+    ToLocal {
+        /// For others.
+        inverted: bool,
+    },
+    /// Goes on only for these ports: an iptables match.
     Ports {
-        /// 6 or 17.
-        protocol: u8,
+        /// 6 or 17, where the match says so.
+        protocol: Option<u8>,
         /// Source ports, first and last.
         source: (u16, u16),
-        /// Destination ports, first and last.
-        destination: (u16, u16),
+        /// Destination ports, first and last of each range.
+        destinations: Vec<(u16, u16)>,
+        /// Only if the destination is in none of them.
+        inverted: bool,
     },
     /// Goes on, or not: it is not known.
     Maybe,
@@ -254,7 +267,7 @@ pub enum Rules {
 /// A packet that begins a connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Packet {
-    /// Where it is.
+    /// Which way it goes: `Input`, `Forward` or `Output`.
     pub hook: Hook,
     /// From whom; nothing if it may be anybody.
     pub source: Option<IpAddr>,

@@ -163,7 +163,9 @@ fn prefixes_ranges_and_iptables_matches() {
     check(&only(range(1, 1023, true)), &packet(), dropped.clone());
     check(&only(range(1, 1023, false)), &packet(), Fate::Passes);
     let ports = |protocol, destination| {
-        vec![Step::Ports { protocol, source: (0, u16::MAX), destination }, Step::Verdict(Verdict::Drop)]
+        let (source, destinations) = ((0, u16::MAX), vec![(22, 22), destination]);
+        let ports = Step::Ports { protocol: Some(protocol), source, destinations, inverted: false };
+        vec![ports, Step::Verdict(Verdict::Drop)]
     };
     check(&only(ports(UDP, (4789, 4789))), &packet(), dropped.clone());
     check(&only(ports(6, (4789, 4789))), &packet(), Fate::Passes);

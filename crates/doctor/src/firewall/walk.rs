@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Chain, Compare, Family, Fate, Load, Packet, Place, Rule, Ruleset, Set, Step, Verdict};
+use super::{Chain, Compare, Family, Fate, Hook, Load, Packet, Place, Rule, Ruleset, Set, Step, Verdict};
 
 /// How deep chains may jump, as in the kernel.
 const MAX_DEPTH: usize = 16;
@@ -12,6 +12,8 @@ const MAX_RULES: usize = 200_000;
 const REGISTER_WORDS: usize = 20;
 /// `ct state new`.
 const NEW: u32 = 8;
+/// `RTN_LOCAL`.
+const TYPE_LOCAL: u32 = 2;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 
@@ -26,6 +28,14 @@ enum Truth {
 impl Truth {
     fn of(holds: bool) -> Self {
         if holds { Self::Yes } else { Self::No }
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Yes, Self::Yes) => Self::Yes,
+            _ => Self::Unknown,
+        }
     }
 
     fn inverted_if(self, inverted: bool) -> Self {
@@ -59,11 +69,35 @@ struct Walk<'a> {
 }
 
 pub(super) fn fate(rules: &Ruleset, packet: &Packet, own: &[String]) -> Fate {
+    let way: &[Hook] = match packet.hook {
+        Hook::Prerouting | Hook::Input => &[Hook::Prerouting, Hook::Input],
+        Hook::Forward => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
+        Hook::Output | Hook::Postrouting => &[Hook::Output, Hook::Postrouting],
+    };
+    let mut possible = None;
+    for hook in way {
+        let mut here = packet.clone();
+        match hook {
+            Hook::Prerouting => here.output = None,
+            Hook::Postrouting => here.input = None,
+            _ => {}
+        }
+        match pass(rules, &here, *hook, own) {
+            Fate::Passes => {}
+            Fate::MayDrop(place) => possible = possible.or(Some(place)),
+            drops @ Fate::Drops(_) => return drops,
+        }
+    }
+    possible.map_or(Fate::Passes, Fate::MayDrop)
+}
+
+/// The chains of one hook.
+fn pass(rules: &Ruleset, packet: &Packet, hook: Hook, own: &[String]) -> Fate {
     let family = if packet.is_v6 { Family::Ip6 } else { Family::Ip };
     let mut bases: Vec<(i32, &Chain)> = Vec::new();
     for chain in &rules.chains {
         let sees = chain.family == Family::Inet || chain.family == family;
-        if let Some(base) = chain.base.filter(|base| base.hook == packet.hook)
+        if let Some(base) = chain.base.filter(|base| base.hook == hook)
             && sees
             && !own.contains(&chain.table)
         {
@@ -193,8 +227,13 @@ impl Walk<'_> {
                     }
                     found.inverted_if(*inverted)
                 }
+                Step::ToLocal { inverted } => self.to_local().inverted_if(*inverted),
                 Step::States(states) => Truth::of(states & NEW != 0),
-                Step::Ports { protocol, source, destination } => self.ports(*protocol, *source, *destination),
+                Step::Ports { protocol: Some(protocol), .. } if *protocol != self.packet.protocol => Truth::No,
+                Step::Ports { source, destinations, inverted, .. } => {
+                    let (source, destination) = self.ports(*source, destinations);
+                    source.and(destination.inverted_if(*inverted))
+                }
                 Step::Maybe => Truth::Unknown,
                 Step::Verdict(verdict) => return (truth, verdict.clone()),
                 Step::Reject => return (truth, Verdict::Drop),
@@ -208,20 +247,23 @@ impl Walk<'_> {
         (truth, Verdict::Continue)
     }
 
-    fn ports(&self, protocol: u8, source: (u16, u16), destination: (u16, u16)) -> Truth {
-        if protocol != self.packet.protocol {
-            return Truth::No;
-        }
+    fn to_local(&self) -> Truth {
+        if self.packet.hook == Hook::Input { Truth::Yes } else { Truth::Unknown }
+    }
+
+    fn ports(&self, source: (u16, u16), destinations: &[(u16, u16)]) -> (Truth, Truth) {
         let within = |port: Option<u16>, (first, last): (u16, u16)| match port {
             _ if (first, last) == (0, u16::MAX) => Truth::Yes,
             Some(port) => Truth::of((first..=last).contains(&port)),
             None => Truth::Unknown,
         };
-        match (within(self.packet.source_port, source), within(self.packet.port, destination)) {
-            (Truth::No, _) | (_, Truth::No) => Truth::No,
-            (Truth::Yes, Truth::Yes) => Truth::Yes,
-            _ => Truth::Unknown,
-        }
+        let found: Vec<Truth> = destinations.iter().map(|range| within(self.packet.port, *range)).collect();
+        let destination = match found {
+            found if found.contains(&Truth::Yes) => Truth::Yes,
+            found if found.contains(&Truth::Unknown) => Truth::Unknown,
+            _ => Truth::No,
+        };
+        (within(self.packet.source_port, source), destination)
     }
 
     fn load(&self, what: &Load) -> Bytes {
@@ -229,6 +271,8 @@ impl Walk<'_> {
         let all = |bytes: &[u8]| bytes.iter().map(|byte| Some(*byte)).collect::<Bytes>();
         match what {
             Load::Value(value) => all(value),
+            Load::DestinationType if self.packet.hook == Hook::Input => all(&TYPE_LOCAL.to_ne_bytes()),
+            Load::DestinationType => vec![None; 4],
             Load::State => all(&NEW.to_ne_bytes()),
             Load::Network { offset, len } => part(&self.network_header(), *offset, *len),
             Load::Transport { offset, len } => {
