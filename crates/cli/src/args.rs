@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{container, image, node, secret, service, swarm, system, volume};
+use crate::{container, doctor, image, node, secret, service, swarm, system, volume};
 
 /// A container engine and swarm in one binary.
 #[derive(Debug, Parser)]
@@ -54,6 +54,11 @@ pub(crate) enum Command {
     Version,
     /// What happens, as it happens.
     Events(system::Events),
+    /// Find what keeps the swarm's networks from working.
+    ///
+    /// Looks at this machine and at what passes between it and its peers, and says what to do about what is wrong. Exit
+    /// code 0: nothing is wrong, 1: there are warnings, 2: something is broken.
+    Doctor(doctor::Doctor),
     /// Container commands without the word `container`.
     #[command(flatten)]
     Plain(container::Command),

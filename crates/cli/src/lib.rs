@@ -5,6 +5,7 @@
 mod args;
 mod container;
 mod context;
+mod doctor;
 #[cfg(test)]
 mod fake_daemon;
 mod image;
@@ -71,6 +72,9 @@ pub fn main(args: Vec<String>) -> i32 {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
+    if let Command::Doctor(command) = cli.command {
+        return doctor::run(cli.host.as_deref(), command).await;
+    }
     let context = Context::open(cli.host.as_deref()).await?;
     match cli.command {
         Command::Swarm(command) => swarm::run(&context, command).await,
@@ -87,6 +91,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Info => system::info(&context).await,
         Command::Version => system::version(&context).await,
         Command::Events(events) => system::events(&context, &events).await,
+        Command::Doctor(_) => unreachable!("it has been run without a connection"),
         Command::Plain(command) => container::run(&context, command).await,
     }
 }

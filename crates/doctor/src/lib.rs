@@ -29,6 +29,7 @@ pub use host::{
 pub use node::{GossipState, Network, Node, Pools, Standing};
 pub use peer::{Echoes, Exam, Known, OverlayView, Peer, PeerKind, PeerRole, Reach, Skew, TableView, Word, sizes};
 pub use report::{Check, Finding, Level, Machine, Report};
+pub use walls::towards as walls_towards;
 
 /// Everything that was seen.
 #[derive(Clone, Debug, Default)]

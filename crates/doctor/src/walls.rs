@@ -223,6 +223,22 @@ fn swarm(seen: &Observations, rules: &Ruleset, findings: &mut Vec<Finding>) -> W
     walls
 }
 
+/// Rules of this machine that drop what comes from a peer or goes to it, for the peer to read.
+pub fn towards(host: &Host, node: &Node, peer: &Peer) -> Vec<String> {
+    let Rules::Read(rules) = &host.firewall else { return Vec::new() };
+    let mut words = Vec::new();
+    for traffic in traffic(Some(node), Some(peer)) {
+        let (place, verb) = match rules.fate(&packet(host, Some(node), Some(peer), traffic), &host.own.tables) {
+            Fate::Passes => continue,
+            Fate::Drops(place) => (place, ""),
+            Fate::MayDrop(place) => (place, "perhaps "),
+        };
+        let way = if traffic.hook == Hook::Input { "drops" } else { "holds back" };
+        words.push(format!("{} {verb}{way} {} of {}", place.text(), traffic.text(), peer.address));
+    }
+    words
+}
+
 fn accept(place: &Place, traffic: Traffic) -> String {
     let Place { family, table, chain, .. } = place;
     match traffic.transport {
@@ -307,6 +323,16 @@ mod tests {
         assert!(word(Hook::Input, 4789).is_some_and(|word| word.contains("rule 4")));
         assert_eq!(word(Hook::Output, 4789), None);
         assert_eq!(word(Hook::Input, 7946), None);
+    }
+
+    #[test]
+    fn a_peer_is_told_of_the_rules_in_its_way() {
+        let told = |hook| {
+            let seen = seen(drops_udp(7946, hook));
+            towards(&seen.host, seen.node.as_ref().expect("a node"), &seen.peers[0])
+        };
+        assert_eq!(told(Hook::Input), ["rule 4 of chain in in table inet mine drops UDP 7946 of 192.0.2.2"]);
+        assert_eq!(told(Hook::Output), ["rule 4 of chain in in table inet mine holds back UDP 7946 of 192.0.2.2"]);
     }
 
     #[test]

@@ -49,9 +49,9 @@ pub struct Question {
     /// The asker listens on 2377.
     #[prost(bool, tag = "4")]
     pub is_manager: bool,
-    /// The asker's data path port.
-    #[prost(uint32, tag = "5")]
-    pub data_path_port: u32,
+    /// Only sums are wanted, at once.
+    #[prost(bool, tag = "5")]
+    pub only_sums: bool,
 }
 
 /// A connection's end on the wire: 0 untried, 1 connected, 2 refused, 3 no answer, 4 unreachable.
@@ -211,6 +211,11 @@ impl Answer {
         }
     }
 
+    /// That there are too many questions.
+    pub fn busy() -> Self {
+        Self { is_busy: true, ..Self::default() }
+    }
+
     /// As bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.encode_to_vec()
@@ -261,7 +266,7 @@ mod tests {
             network: "net".to_owned(),
             sums: vec![sum.clone()],
             is_manager: true,
-            data_path_port: 4789,
+            only_sums: true,
         };
         assert_eq!(Question::read(&question.to_bytes()), Some(question));
         let overlay = OverlayView {

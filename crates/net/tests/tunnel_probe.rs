@@ -1,6 +1,5 @@
 //! Packets through a tunnel that tell what is wrong with it.
 
-#[allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 mod support;
 
 use std::collections::BTreeSet;

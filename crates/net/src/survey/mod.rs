@@ -32,11 +32,7 @@ pub fn own_names(config: &NetConfig) -> Own {
 
 /// Looks. What cannot be seen is left out; only without a route netlink socket nothing can be.
 pub async fn survey(own: Own, data_path_port: u16) -> Result<Host, NetError> {
-    let action = crate::state::kernel;
-    let here = Namespace::current().map_err(action("open the host's network namespace"))?;
-    let links = Links::open_in(&here).map_err(action("open a route netlink socket"))?;
-    let mut host = Host { own, ..Host::default() };
-    links::fill(&links, &mut host).await.map_err(action("list links and routes"))?;
+    let mut host = look_at_links(own).await?;
     host.features = kernel::features().await;
     // Small files of /proc, and requests that the kernel answers while they are made.
     let looked = tokio::task::spawn_blocking(move || {
@@ -45,14 +41,36 @@ pub async fn survey(own: Own, data_path_port: u16) -> Result<Host, NetError> {
         host.settings = kernel::settings();
         host.conntrack = kernel::conntrack();
         host.clock = kernel::clock();
-        host.firewall =
-            rules::read(&host.own.tables).map_or_else(|error| Rules::Unread(error.to_string()), Rules::Read);
+        host.firewall = read_rules(&host.own);
         host.legacy = legacy_policies();
         host.holders = holders::find(&SWARM_PORTS, data_path_port);
         card::fill(&mut host.links);
         host
     });
     Ok(looked.await.expect("looking does not panic"))
+}
+
+/// Looks at links and at the firewall only: enough to tell a peer what keeps its packets out.
+pub async fn survey_firewall(own: Own) -> Result<Host, NetError> {
+    let mut host = look_at_links(own).await?;
+    let looked = tokio::task::spawn_blocking(move || {
+        host.firewall = read_rules(&host.own);
+        host
+    });
+    Ok(looked.await.expect("looking does not panic"))
+}
+
+async fn look_at_links(own: Own) -> Result<Host, NetError> {
+    let action = crate::state::kernel;
+    let here = Namespace::current().map_err(action("open the host's network namespace"))?;
+    let links = Links::open_in(&here).map_err(action("open a route netlink socket"))?;
+    let mut host = Host { own, ..Host::default() };
+    links::fill(&links, &mut host).await.map_err(action("list links and routes"))?;
+    Ok(host)
+}
+
+fn read_rules(own: &Own) -> Rules {
+    rules::read(&own.tables).map_or_else(|error| Rules::Unread(error.to_string()), Rules::Read)
 }
 
 fn legacy_policies() -> LegacyPolicies {
