@@ -19,7 +19,8 @@ pub(super) fn release() -> String {
 fn tried(result: io::Result<()>) -> Feature {
     match result {
         Ok(()) => Feature::Present,
-        Err(error) => Feature::Missing(error.to_string()),
+        // "Operation not supported (os error 95)", without its number.
+        Err(error) => Feature::Missing(error.to_string().split(" (").next().unwrap_or_default().to_lowercase()),
     }
 }
 
