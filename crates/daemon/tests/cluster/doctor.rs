@@ -193,3 +193,27 @@ fn without_a_daemon_the_machine_itself_is_looked_at() {
         assert!(text.contains(words), "{words}: {}", done.out);
     }
 }
+
+#[test]
+fn of_a_dockerd_it_is_known_what_comes_back() {
+    let mut wire = Wire::bare(2);
+    wire.hosts[0].run();
+    wire.hosts[1].run_dockerd();
+    wire.init();
+    wire.join(1, "worker");
+    let [a, b] = wire.hosts.as_slice() else { unreachable!("two machines") };
+    let healthy = until("a healthy swarm", || {
+        let report = Report::of(a);
+        (report.wrong().is_empty() && report.text.contains("pass both ways")).then_some(report)
+    });
+    assert!(healthy.text.contains("it does not run Skep"), "{}", healthy.text);
+    for words in
+        ["TCP 7946 passes from here to there", "tunnels (UDP 4789) pass both ways", "packets of 1450 bytes pass"]
+    {
+        assert!(healthy.text.contains(words), "{words}: {}", healthy.text);
+    }
+    rules(b, "table inet mine { chain in { type filter hook input priority 0; udp dport { 4789, 7946 } drop; }; }");
+    let report = Report::of(a);
+    assert_eq!(report.wrong(), ["broken data-path b", "broken gossip-udp b"], "{}", report.text);
+    assert!(report.says("data-path").contains("which way they are lost could not be checked"), "{}", report.text);
+}

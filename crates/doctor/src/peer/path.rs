@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Chart, OverlayView};
+use super::{Chart, OverlayView, PeerKind};
 use crate::firewall::Hook;
 use crate::host::VXLAN_BYTES;
 use crate::{Check, Level, Transport};
@@ -32,6 +32,11 @@ impl Chart<'_> {
             let what = format!("UDP {port} could not be checked: this node has no tunnel of the ingress network");
             return self.add(Level::Unknown, Check::DataPath, what);
         };
+        if !view.knows_peer && self.peer.kind != PeerKind::Skep {
+            let what =
+                format!("UDP {port} could not be checked: it does not tell where it is on network {}", view.network);
+            return self.add(Level::Unknown, Check::DataPath, what);
+        }
         if !view.knows_peer {
             let what = format!(
                 "this node does not know where it is on network {}, so nothing is sent there through the tunnel",

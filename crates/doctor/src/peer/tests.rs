@@ -188,6 +188,8 @@ fn tunnels_that_pass_one_way_are_told_with_the_way() {
     check(&both, &[lost("from here through UDP 4789"), lost("from there through UDP 4789")]);
     let stranger = changed(|peer, _| peer.overlay.as_mut().expect("a tunnel").knows_peer = false);
     check(&stranger, &[lost("this node does not know where it is")]);
+    let silent = Peer { overlay: Some(OverlayView { knows_peer: false, ..overlay() }), ..dockerd() };
+    check(&silent, &[]);
     let stranger = changed(|_, word| word.overlay.as_mut().expect("a tunnel").knows_peer = false);
     check(&stranger, &[lost("it does not know where this node is")]);
 }
