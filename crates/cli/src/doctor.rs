@@ -67,3 +67,48 @@ async fn alone(why: Finding) -> Result<Report> {
     report.add(why);
     Ok(report)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake_daemon::FakeDaemon;
+
+    /// The exit code of `skep doctor` where the daemon's report has these levels.
+    async fn code(levels: &[&str]) -> i32 {
+        let daemon = FakeDaemon::start().await;
+        let finding = |level: &&str| json!({ "Level": level, "Check": "mtu", "What": "something" });
+        let worst = levels.first().copied().unwrap_or("ok");
+        let report = json!({
+            "Machine": { "Name": "a", "Address": "", "Version": "1" },
+            "Peers": 0,
+            "Worst": worst,
+            "Findings": levels.iter().map(finding).collect::<Vec<_>>(),
+        });
+        daemon.answer("GET /skep/doctor", 200, report);
+        match daemon.run(&["doctor", "--json"]).await {
+            Ok(()) => 0,
+            Err(error) => error.downcast_ref::<Exit>().expect("an exit code").0,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_exit_code_is_the_reports() {
+        assert_eq!(code(&[]).await, 0);
+        assert_eq!(code(&["note", "ok"]).await, 0);
+        assert_eq!(code(&["warning", "ok"]).await, 1);
+        assert_eq!(code(&["broken", "warning"]).await, 2);
+    }
+
+    #[tokio::test]
+    async fn another_engine_and_none_are_told_apart() {
+        let daemon = FakeDaemon::start().await;
+        let host = daemon.context().await.client.address().to_string();
+        let why = ask(Some(&host)).await.expect_err("it knows no doctor");
+        assert!(why.level == Level::Warning && why.what.contains("is not Skep, or an older one"), "{why:?}");
+        drop(daemon);
+        let why = ask(Some("unix:///nonexistent/skep.sock")).await.expect_err("nobody is there");
+        assert!(why.what.starts_with("Cannot connect to the daemon at unix:///nonexistent/skep.sock: "), "{why:?}");
+    }
+}

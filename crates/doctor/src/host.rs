@@ -49,9 +49,11 @@ pub struct KernelSettings {
     pub bridge_nf_call_iptables: Option<bool>,
 }
 
-/// The table of connections.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// A table of connections: each namespace has its own, and one bound holds for all.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Conntrack {
+    /// Whose it is.
+    pub place: String,
     /// Connections in it.
     pub used: u64,
     /// Connections that it holds at most.
@@ -201,8 +203,8 @@ pub struct Host {
     pub features: Features,
     /// Settings.
     pub settings: KernelSettings,
-    /// The table of connections; nothing without one.
-    pub conntrack: Option<Conntrack>,
+    /// Tables of connections.
+    pub conntracks: Vec<Conntrack>,
     /// Its links.
     pub links: Vec<Link>,
     /// Its routes, the local ones left out.
@@ -301,12 +303,17 @@ fn settings(host: &Host, findings: &mut Vec<Finding>) {
 }
 
 fn conntrack(host: &Host, findings: &mut Vec<Finding>) {
-    let Some(Conntrack { used, most, dropped }) = host.conntrack.filter(|it| it.most > 0) else { return };
+    for table in host.conntracks.iter().filter(|table| table.most > 0) {
+        connections(table, findings);
+    }
+}
+
+fn connections(Conntrack { place, used, most, dropped }: &Conntrack, findings: &mut Vec<Finding>) {
     let share = used.saturating_mul(100) / most;
     let level = match share {
         CONNTRACK_FULL.. => Level::Broken,
         CONNTRACK_HIGH.. => Level::Warning,
-        _ if dropped > 0 => Level::Note,
+        _ if *dropped > 0 => Level::Note,
         _ => Level::Ok,
     };
     let consequence = match level {
@@ -315,8 +322,9 @@ fn conntrack(host: &Host, findings: &mut Vec<Finding>) {
         Level::Note => "; it has been full before",
         _ => "",
     };
-    let dropped = if dropped > 0 { format!(", {dropped} packets were dropped since the start") } else { String::new() };
-    let what = format!("the table of connections holds {used} of {most}{dropped}{consequence}");
+    let dropped =
+        if *dropped > 0 { format!(", {dropped} packets were dropped since the start") } else { String::new() };
+    let what = format!("the table of connections of {place} holds {used} of {most}{dropped}{consequence}");
     let finding = Finding::new(level, Check::Conntrack, what);
     findings.push(match level {
         Level::Ok => finding,
@@ -417,8 +425,8 @@ mod tests {
     #[test]
     fn a_table_of_connections_that_fills_is_told() {
         let check = |used, dropped, expected| {
-            let conntrack = Some(Conntrack { used, most: 1000, dropped });
-            assert_eq!(worst(&Host { conntrack, ..Host::default() }, None, Check::Conntrack), expected, "{used}");
+            let conntracks = vec![Conntrack { place: "this machine".to_owned(), used, most: 1000, dropped }];
+            assert_eq!(worst(&Host { conntracks, ..Host::default() }, None, Check::Conntrack), expected, "{used}");
         };
         check(10, 0, Level::Ok);
         check(10, 5, Level::Note);

@@ -119,11 +119,18 @@ fn forwarding(host: &Host, node: Option<&Node>, rules: &Ruleset, findings: &mut 
     let link = |name: &str| host.links.iter().find(|it| it.name == name).map(|it| (it.name.clone(), it.index));
     let Some(outside) = default.or(advertised).and_then(|name| link(&name)) else { return };
     let mut found: BTreeMap<Place, (Vec<String>, Vec<&str>)> = BTreeMap::new();
-    for bridge in &host.own.bridges {
+    // With br_netfilter even what stays on a bridge passes the rules for what is forwarded.
+    let is_bridged = host.settings.bridge_nf_call_iptables == Some(true);
+    for (number, bridge) in host.own.bridges.iter().enumerate() {
         let Some(inside) = link(bridge) else { continue };
-        let ways =
-            [(&inside, &outside, "containers have no way out"), (&outside, &inside, "published ports do not answer")];
-        for (input, output, consequence) in ways {
+        let within = "containers on it do not reach each other (net.bridge.bridge-nf-call-iptables is 1)";
+        let ways = [
+            // Those on the second bridge are kept apart on purpose.
+            Some((&inside, &inside, within)).filter(|_| is_bridged && number == 0),
+            Some((&inside, &outside, "containers have no way out")),
+            Some((&outside, &inside, "published ports do not answer")),
+        ];
+        for (input, output, consequence) in ways.into_iter().flatten() {
             let packet = Packet {
                 hook: Hook::Forward,
                 source: None,
@@ -386,6 +393,11 @@ mod tests {
         findings.clear();
         forwarding(&host, None, &Ruleset { chains: vec![chain(rules)], ..Ruleset::default() }, &mut findings);
         assert_eq!(findings, []);
+        findings.clear();
+        host.settings.bridge_nf_call_iptables = Some(true);
+        forwarding(&host, None, &Ruleset { chains: vec![chain(vec![])], ..Ruleset::default() }, &mut findings);
+        assert!(findings[0].what.contains("containers on it do not reach each other"), "{findings:?}");
+        findings.clear();
         host.links.pop();
         forwarding(&host, None, &Ruleset { chains: vec![chain(vec![])], ..Ruleset::default() }, &mut findings);
         assert_eq!(findings, [], "the bridge is not made yet");

@@ -72,7 +72,8 @@ impl Doctor {
 
     async fn observe(&self) -> Result<Observations, net::NetError> {
         let node = gather::node(self).await;
-        let host = net::survey(self.0.own.clone(), node.data_path_port).await?;
+        let mut host = net::survey(self.0.own.clone(), node.data_path_port).await?;
+        host.conntracks.extend(self.0.net.mesh_conntrack());
         let mut seen = Observations { host, node: Some(node), ..Observations::default() };
         let (members, strangers) = gather::candidates(self).await;
         let context = exam::Context::new(self, &seen).await;

@@ -77,11 +77,12 @@ pub(super) fn settings() -> KernelSettings {
     }
 }
 
-pub(super) fn conntrack() -> Option<Conntrack> {
+/// The table of the thread's namespace.
+pub(super) fn conntrack(place: &str) -> Option<Conntrack> {
     let used = number("/proc/sys/net/netfilter/nf_conntrack_count")?;
     let most = number("/proc/sys/net/netfilter/nf_conntrack_max")?;
-    let dropped = fs::read_to_string("/proc/net/stat/nf_conntrack").map_or(0, |text| dropped(&text));
-    Some(Conntrack { used, most, dropped })
+    let dropped = fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack").map_or(0, |text| dropped(&text));
+    Some(Conntrack { place: place.to_owned(), used, most, dropped })
 }
 
 /// Packets and connections that a full table has cost: a line of hexadecimal numbers for each processor, under names.

@@ -10,12 +10,13 @@ mod rules;
 mod xfrm;
 
 use doctor::firewall::Rules;
-use doctor::{Host, LegacyPolicies, Own};
+use doctor::{Conntrack, Host, LegacyPolicies, Own};
 
+use crate::ingress::sandbox_path;
 use crate::legacy;
 use crate::links::Links;
 use crate::netns::Namespace;
-use crate::{NetConfig, NetError};
+use crate::{Net, NetConfig, NetError};
 
 /// Ports of a swarm whose holders are looked for, VXLAN's beside.
 const SWARM_PORTS: [u16; 2] = [2377, 7946];
@@ -39,7 +40,7 @@ pub async fn survey(own: Own, data_path_port: u16) -> Result<Host, NetError> {
         host.name = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         host.kernel = kernel::release();
         host.settings = kernel::settings();
-        host.conntrack = kernel::conntrack();
+        host.conntracks.extend(kernel::conntrack("this machine"));
         host.clock = kernel::clock();
         host.firewall = read_rules(&host.own);
         host.legacy = legacy_policies();
@@ -48,6 +49,15 @@ pub async fn survey(own: Own, data_path_port: u16) -> Result<Host, NetError> {
         host
     });
     Ok(looked.await.expect("looking does not panic"))
+}
+
+impl Net {
+    /// The table of connections through the mesh, which has a namespace of its own.
+    pub fn mesh_conntrack(&self) -> Option<Conntrack> {
+        let path = sandbox_path(&self.inner().config);
+        let namespace = Namespace::pinned(&path).ok().flatten()?;
+        namespace.enter(|| Ok(kernel::conntrack("the mesh"))).ok().flatten()
+    }
 }
 
 /// Looks at links and at the firewall only: enough to tell a peer what keeps its packets out.
