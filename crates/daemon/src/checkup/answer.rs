@@ -1,17 +1,22 @@
 //! Answers another member's doctor: looks back at it, and tells what arrived.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use doctor::wire::{Answer, NetworkSum, Question};
 use doctor::{Node, Peer, PeerRole, Reach, Word};
 use gossip::Via;
 use gossip_io::Handle;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::clock::now_unix_ns;
 use super::reach::reach;
 use super::session::{self, Session};
 use super::{Doctor, gather};
+
+/// How long a ping over a stream may take here: whoever asked waits for `ASIDE_TIMEOUT`, connecting and the rest included.
+const PING_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Answers a question; without a `place` only that there is none.
 pub(super) async fn answer(
@@ -61,7 +66,8 @@ async fn look_back(
         Session { id: question.session, member: member.clone(), network: network.map(|id| (id, String::new())) };
     let gossip = async {
         let reached = reach(address).await;
-        let answered = reached == Reach::Connected && handle.probe(address, member, Via::Stream).await.unwrap_or(false);
+        let probe = timeout(PING_PATIENCE, handle.probe(address, member, Via::Stream));
+        let answered = reached == Reach::Connected && matches!(probe.await, Ok(Ok(true)));
         (reached, answered)
     };
     let manager = async {
