@@ -9,6 +9,7 @@ mod doctor;
 #[cfg(test)]
 mod fake_daemon;
 mod image;
+mod inspect;
 mod json;
 mod node;
 mod secret;
@@ -18,6 +19,7 @@ mod swarm;
 mod system;
 mod table;
 mod template;
+mod terminal;
 mod text;
 mod volume;
 
@@ -84,14 +86,18 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config(command) => secret::run(&context, secret::Kind::Config, command).await,
         Command::Volume(command) => volume::run(&context, command).await,
         Command::Image(command) => image::run(&context, command).await,
-        Command::Images(list) => image::list(&context, &list).await,
+        Command::Images(list) => list.run(&context).await,
         Command::Pull(pull) => image::pull(&context, &pull.reference).await,
         Command::Load(load) => image::load(&context, &load).await,
         Command::Container(command) => container::run(&context, command).await,
-        Command::Info => system::info(&context).await,
-        Command::Version => system::version(&context).await,
+        Command::History(history) => image::run(&context, image::Command::History(history)).await,
+        Command::Rmi(remove) => image::run(&context, image::Command::Rm(remove)).await,
+        Command::Tag(tag) => image::run(&context, image::Command::Tag(tag)).await,
+        Command::Inspect(inspect) => inspect.run(&context).await,
+        Command::Info(shown) => system::info(&context, &shown).await,
+        Command::Version(shown) => system::version(&context, &shown).await,
         Command::Events(events) => system::events(&context, &events).await,
         Command::Doctor(_) => unreachable!("it has been run without a connection"),
-        Command::Plain(command) => container::run(&context, command).await,
+        Command::Plain(command) => container::run_plain(&context, command).await,
     }
 }

@@ -1,5 +1,9 @@
 //! `skep image …`, `pull`, `load`, `images`.
 
+mod history;
+mod list;
+mod prune;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
@@ -9,9 +13,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::json::{at, encode, filters, list as items, number, text};
-use crate::table::Table;
-use crate::text::{age_unix, short_id, size};
+use crate::inspect::{Format, Found};
+use crate::json::{at, encode, number, text};
+use crate::text::size;
+pub(crate) use history::History;
+pub(crate) use list::List;
 
 /// The images' commands.
 #[derive(Debug, Subcommand)]
@@ -23,23 +29,16 @@ pub(crate) enum Command {
     Pull(crate::args::Pull),
     /// Load an image from a tar archive.
     Load(Load),
+    /// Show the history of an image.
+    History(History),
     /// Display detailed information on one or more images.
-    Inspect(Names),
+    Inspect(Inspect),
+    /// Remove unused images.
+    Prune(prune::Prune),
     /// Remove one or more images.
     Rm(Remove),
     /// Create a tag that refers to an image.
     Tag(Tag),
-}
-
-/// Options of `image ls`.
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Filter output based on conditions provided.
-    #[arg(short, long)]
-    filter: Vec<String>,
-    /// Only show image IDs.
-    #[arg(short, long)]
-    quiet: bool,
 }
 
 /// Options of `image load`.
@@ -50,9 +49,11 @@ pub(crate) struct Load {
     input: Option<String>,
 }
 
-/// Images.
+/// Options of `image inspect`.
 #[derive(Debug, Args)]
-pub(crate) struct Names {
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    format: Format,
     #[arg(required = true)]
     images: Vec<String>,
 }
@@ -76,16 +77,14 @@ pub(crate) struct Tag {
 
 pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     match command {
-        Command::Ls(options) => list(context, &options).await,
+        Command::Ls(options) => options.run(context).await,
+        Command::History(history) => history.run(context).await,
+        Command::Prune(prune) => prune.run(context).await,
         Command::Pull(options) => pull(context, &options.reference).await,
         Command::Load(options) => load(context, &options).await,
-        Command::Inspect(names) => {
-            let mut found: Vec<Value> = Vec::new();
-            for name in &names.images {
-                found.push(context.client.get(&format!("/images/{name}/json")).await?);
-            }
-            println!("{}", serde_json::to_string_pretty(&found)?);
-            Ok(())
+        Command::Inspect(inspect) => {
+            let found = Found::each(context, &inspect.images, |name| format!("/images/{name}/json")).await;
+            found.print(&inspect.format)
         }
         Command::Rm(remove) => {
             for name in &remove.images {
@@ -109,29 +108,6 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
             Ok(())
         }
     }
-}
-
-pub(crate) async fn list(context: &Context, options: &List) -> Result<()> {
-    let found: Value = context.client.get(&format!("/images/json?filters={}", filters(&options.filter)?)).await?;
-    let mut table = Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
-    for image in found.as_array().map_or(&[][..], Vec::as_slice) {
-        let id = short_id(text(image, "Id"));
-        if options.quiet {
-            println!("{id}");
-            continue;
-        }
-        let tags: Vec<&str> = items(image, "RepoTags").iter().filter_map(Value::as_str).collect();
-        let tags = if tags.is_empty() { vec!["<none>:<none>"] } else { tags };
-        for tag in tags {
-            let (repository, tag) = split_tag(tag);
-            let created = format!("{} ago", age_unix(number(image, "Created")));
-            table.row([repository.to_owned(), tag.to_owned(), id.clone(), created, size(number(image, "Size"))]);
-        }
-    }
-    if !options.quiet {
-        table.print();
-    }
-    Ok(())
 }
 
 /// Repository and tag; the tag is `latest` if there is none.
