@@ -62,9 +62,8 @@ pub(crate) fn render_objects(format: &str, objects: &[Box<RawValue>]) -> Result<
         return Ok(format!("{}\n", serde_json::to_string(objects)?));
     }
     let template = Template::parse(&unescape(format))?;
-    let line =
-        |object: &Box<RawValue>| Ok(template.render_with(&serde_json::from_str(object.get())?, Some(object))? + "\n");
-    objects.iter().map(line).collect()
+    let line = |object: &RawValue| Ok(template.render_with(&serde_json::from_str(object.get())?, Some(object))? + "\n");
+    objects.iter().map(|object| line(object)).collect()
 }
 
 /// One object by a template.
@@ -179,7 +178,7 @@ fn action_part(action: &str) -> Result<Part> {
         ["len", rest @ ..] => (Function::Len, rest),
         ["index", rest @ ..] if rest.len() > 1 => (Function::Plain, rest),
         [one] => (Function::Plain, std::slice::from_ref(one)),
-        [".Label", name] => return Ok(label(name).ok_or_else(refuse)?),
+        [".Label", name] => return label(name).ok_or_else(refuse),
         _ => return Err(refuse()),
     };
     let [path, keys @ ..] = operands else { return Err(refuse()) };

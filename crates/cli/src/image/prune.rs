@@ -16,7 +16,7 @@ pub(crate) struct Prune {
     /// Remove all unused images, not just dangling ones.
     #[arg(short, long)]
     all: bool,
-    /// Provide filter values (e.g. "until=<timestamp>").
+    /// Provide filter values, as `until=` and a moment.
     #[arg(long)]
     filter: Vec<String>,
     /// Do not prompt for confirmation.
