@@ -43,15 +43,22 @@ pub(crate) fn render_rows(format: &str, columns: &[Column], rows: &[Value]) -> R
         _ => (false, unescape(format)),
     };
     let template = Template::parse(&template)?;
+    let line = |row: &Value| {
+        let known = |key: &str| row.get(key).is_some() || columns.iter().any(|column| column.name == key);
+        match template.keys().find(|key| *key != LABELS && !known(key)) {
+            Some(key) => bail!("template parsing error: can't evaluate field {key}"),
+            None => template.render(row),
+        }
+    };
     if !is_table {
-        return rows.iter().map(|row| template.render(row).map(|line| line + "\n")).collect();
+        return rows.iter().map(|row| line(row).map(|line| line + "\n")).collect();
     }
     let headings = columns.iter().map(|column| (column.name.to_owned(), Value::from(column.heading)));
     let head = template.plain().render(&Value::Object(headings.collect::<Map<_, _>>()))?;
     let cells = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
     let mut table = Table::of(cells(&head));
     for row in rows {
-        table.push(cells(&template.render(row)?));
+        table.push(cells(&line(row)?));
     }
     Ok(table.render())
 }
@@ -129,6 +136,17 @@ impl Template {
         }
         parts.push(Part::Text(rest.to_owned()));
         Ok(Self(parts))
+    }
+
+    /// The first keys of what is shown.
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Show(_, path) => match path.first() {
+                Some(Step::Key(key)) => Some(key.as_str()),
+                _ => None,
+            },
+            Part::Text(_) => None,
+        })
     }
 
     /// The same without functions, for headings.
@@ -287,6 +305,8 @@ mod tests {
             assert!(render_objects(template, &[]).is_err(), "{template}");
         }
         assert_eq!(render_objects("json", &[raw(&json!({"a": 1}))]).unwrap(), "[{\"a\":1}]\n");
+        let order = RawValue::from_string(r#"{"x":{"b":1,"a":[{"d":2,"c":3}]}}"#.to_owned()).unwrap();
+        assert_eq!(render_object("{{json .x}}", &order).unwrap(), "{\"b\":1,\"a\":[{\"d\":2,\"c\":3}]}\n");
     }
 
     #[test]
@@ -301,6 +321,9 @@ mod tests {
         check("json", "{\"Name\":\"a\",\"Size\":7}\n{\"Name\":\"longer\",\"Size\":10}\n");
         check(r"{{.Name}}\t{{.Size}}", "a\t7\nlonger\t10\n");
         check("tablets", "tablets\ntablets\n");
+        for wrong in ["{{.Nope}}", "table {{.Name}}{{.Nope}}", "{{json .Nope.Name}}"] {
+            assert!(render_rows(wrong, &columns, &rows).is_err(), "{wrong}");
+        }
         let rows = [json!({"Name": "<a>", LABELS: {"x": "y"}})];
         let check = |format: &str, expected: &str| {
             assert_eq!(render_rows(format, &columns[..1], &rows).unwrap(), expected, "{format}");

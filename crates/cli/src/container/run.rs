@@ -1,14 +1,14 @@
 //! `skep run` and `skep exec`.
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::mount;
 use crate::Exit;
 use crate::context::Context;
-use crate::image::pull;
+use crate::image::pull_for_command;
 use crate::json::{encode, number, pairs, text};
 use crate::stdio::{self, Ended};
 use crate::terminal::{self, DetachKeys};
@@ -16,6 +16,17 @@ use crate::text::parse_bytes;
 
 /// The exit code of a container that could not be run at all.
 const REFUSED: i32 = 125;
+
+/// When `run` pulls the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Pull {
+    /// Whatever is there already.
+    Always,
+    /// If it is not there.
+    Missing,
+    /// Not at all.
+    Never,
+}
 
 /// Options of `run`.
 #[derive(Debug, Args)]
@@ -26,6 +37,9 @@ pub(crate) struct Run {
     /// Override the key sequence for detaching a container.
     #[arg(long, value_parser = DetachKeys::parse)]
     detach_keys: Option<DetachKeys>,
+    /// Pull image before running.
+    #[arg(long, value_enum, default_value_t = Pull::Missing)]
+    pull: Pull,
     /// Automatically remove the container when it exits.
     #[arg(long)]
     rm: bool,
@@ -158,12 +172,15 @@ impl Run {
 
     async fn create(&self, context: &Context) -> Result<String> {
         let body = self.body()?;
+        if self.pull == Pull::Always {
+            pull_for_command(context, &self.image).await?;
+        }
         let path = format!("/containers/create?name={}", encode(&self.name));
         let created: Result<Value, _> = context.client.post_with(&path, Default::default(), &body).await;
         let created = match created {
-            Err(error) if error.status() == Some(404) => {
+            Err(error) if error.status() == Some(404) && self.pull == Pull::Missing => {
                 eprintln!("Unable to find image '{}' locally", self.image);
-                pull(context, &self.image).await?;
+                pull_for_command(context, &self.image).await?;
                 context.client.post_with(&path, Default::default(), &body).await?
             }
             other => other?,

@@ -118,18 +118,29 @@ fn split_tag(name: &str) -> (&str, &str) {
     }
 }
 
-pub(crate) async fn pull(context: &Context, reference: &str) -> Result<()> {
+/// Pulls what a command needs: what it says of that goes to standard error.
+pub(crate) async fn pull_for_command(context: &Context, reference: &str) -> Result<()> {
+    fetch(context, reference, |line| eprintln!("{line}")).await
+}
+
+async fn fetch(context: &Context, reference: &str, say: fn(&str)) -> Result<()> {
     let path = if reference.contains('@') {
         format!("/images/create?fromImage={}", encode(reference))
     } else {
         let (repository, tag) = split_tag(reference);
-        if !reference.ends_with(&format!(":{tag}")) {
-            println!("Using default tag: {tag}");
-        }
         format!("/images/create?fromImage={}&tag={}", encode(repository), encode(tag))
     };
     let stream = context.client.stream(Method::POST, &path, Default::default(), None::<&Value>).await?;
-    show_progress(stream).await
+    show_progress(stream, say).await
+}
+
+/// `image pull`.
+pub(crate) async fn pull(context: &Context, reference: &str) -> Result<()> {
+    let (_, tag) = split_tag(reference);
+    if !reference.contains('@') && !reference.ends_with(&format!(":{tag}")) {
+        println!("Using default tag: {tag}");
+    }
+    fetch(context, reference, |line| println!("{line}")).await
 }
 
 pub(crate) async fn load(context: &Context, options: &Load) -> Result<()> {
@@ -146,11 +157,11 @@ pub(crate) async fn load(context: &Context, options: &Load) -> Result<()> {
         }
     };
     let stream = context.client.post_bytes("/images/load?quiet=0", "application/x-tar", bytes.into()).await?;
-    show_progress(stream).await
+    show_progress(stream, |line| println!("{line}")).await
 }
 
-/// Draws the daemon's progress: a line for each layer, other lines as they come.
-pub(crate) async fn show_progress(mut stream: client::JsonLines) -> Result<()> {
+/// Draws the daemon's progress: a line for each layer; other lines are said as they come.
+async fn show_progress(mut stream: client::JsonLines, say: fn(&str)) -> Result<()> {
     let all = MultiProgress::new();
     let mut layers: BTreeMap<String, ProgressBar> = BTreeMap::new();
     while let Some(message) = stream.next::<Value>().await? {
@@ -162,7 +173,7 @@ pub(crate) async fn show_progress(mut stream: client::JsonLines) -> Result<()> {
         if id.is_empty() || status.starts_with("Pulling from") {
             let line = if id.is_empty() { status.to_owned() } else { format!("{id}: {status}") };
             let line = if line.is_empty() { text(&message, "stream").trim_end().to_owned() } else { line };
-            all.suspend(|| println!("{line}"));
+            all.suspend(|| say(&line));
             continue;
         }
         let bar = layers.entry(id.to_owned()).or_insert_with(|| {
