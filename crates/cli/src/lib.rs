@@ -40,8 +40,27 @@ impl std::fmt::Display for Exit {
 
 impl std::error::Error for Exit {}
 
+/// What shells call the end by SIGPIPE.
+const CLOSED_PIPE: i32 = 141;
+
+/// A reader that has enough, as `head` and `grep -q`, ends the command as it ends others: `print!` would panic.
+fn end_with_the_reader() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let printing = panic.payload_as_str().is_some_and(|text| {
+            text.starts_with("failed printing to")
+                && text.contains(&std::io::Error::from(nix::Error::EPIPE).to_string())
+        });
+        if printing {
+            std::process::exit(CLOSED_PIPE);
+        }
+        before(panic);
+    }));
+}
+
 /// Runs a command line (without the program's name) and returns the exit code.
 pub fn main(args: Vec<String>) -> i32 {
+    end_with_the_reader();
     let cli = match Cli::try_parse_from(std::iter::once("skep".to_owned()).chain(args)) {
         Ok(cli) => cli,
         Err(error) => {

@@ -103,6 +103,22 @@ fn both_command_lines_say_the_same() {
     daemon.docker("swarm leave --force");
 }
 
+#[test]
+fn a_reader_that_has_enough_ends_the_command() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker("volume create one");
+    let mut process = Command::new(SKEP)
+        .args(["-H", &daemon.host(), "events", "--since", "1h", "--until", "0s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("skep");
+    drop(process.stdout.take());
+    let done = Done::of(process.wait_with_output().expect("its end"));
+    assert_eq!((done.code, done.err.as_str()), (141, ""));
+    daemon.docker("volume rm one");
+}
+
 /// A command of Skep's own at a terminal.
 struct AtTerminal {
     process: std::process::Child,
