@@ -6,7 +6,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("words", &["stdx", "model"]),
     ("wire", &["swarm-proto", "docker-types", "oci-types"]),
     ("store", &["store"]),
-    ("pure", &["orchestration", "lifecycle", "gossip", "discovery"]),
+    ("pure", &["orchestration", "lifecycle", "gossip", "discovery", "doctor"]),
     ("shells 1", &["consensus", "identity", "image", "runtime", "shim", "net", "gossip-io", "client"]),
     ("shells 2", &["manager", "agent", "engine"]),
     ("shells 3", &["api", "cli", "node"]),
@@ -29,6 +29,7 @@ pub(crate) const PURE: &[&str] = &[
     "lifecycle",
     "gossip",
     "discovery",
+    "doctor",
 ];
 
 /// Crates that may hold `unsafe`.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod checkup;
 mod containers;
 mod create_rules;
 mod detach;
@@ -40,6 +41,7 @@ mod swarm_filter;
 mod system;
 mod volumes;
 
+pub use checkup::Checkup;
 pub use engine_backend::EngineBackend;
 pub use error::ApiError;
 pub use local_networks::LocalNetworks;

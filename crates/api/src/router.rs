@@ -6,6 +6,7 @@ use axum::routing::{MethodRouter, any, delete, get, head, post};
 use http::Method;
 
 use crate::answer;
+use crate::checkup;
 use crate::error::ApiError;
 use crate::networks;
 use crate::not_built::{self, NotBuilt};
@@ -60,6 +61,7 @@ fn system_routes() -> Router<Shared> {
         .route("/info", get(system::info))
         .route("/events", get(events::events))
         .route("/system/df", get(disk_usage::disk_usage))
+        .route("/skep/doctor", get(checkup::examine))
         .route("/plugins", get(system::plugins))
         .route("/plugins/{*rest}", any(plugin_not_found))
 }

@@ -9,6 +9,7 @@ use docker_types::task::GenericResource;
 use docker_types::version;
 use image::ImageStore;
 
+use crate::checkup::Checkup;
 use crate::engine_backend::EngineBackend;
 use crate::hijack::Sessions;
 use crate::local_networks::LocalNetworks;
@@ -24,6 +25,8 @@ pub struct ApiState {
     pub networks: Arc<dyn LocalNetworks>,
     /// The swarm.
     pub swarm: Arc<dyn SwarmBackend>,
+    /// Looks for what keeps networks from working.
+    pub doctor: Arc<dyn Checkup>,
     /// What the daemon was started with.
     pub settings: Settings,
     /// What the program says of itself.

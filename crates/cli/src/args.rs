@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{container, image, node, secret, service, swarm, system, volume};
+use crate::{container, doctor, image, inspect, node, secret, service, swarm, system, volume};
 
 /// A container engine and swarm in one binary.
 #[derive(Debug, Parser)]
@@ -48,15 +48,28 @@ pub(crate) enum Command {
     /// Manage containers.
     #[command(subcommand)]
     Container(container::Command),
+    /// Show the history of an image.
+    History(image::History),
+    /// Remove one or more images.
+    Rmi(image::Remove),
+    /// Create a tag that refers to an image.
+    Tag(image::Tag),
+    /// Display detailed information on anything that has a name.
+    Inspect(inspect::Anything),
     /// What the daemon is and holds.
-    Info,
+    Info(system::Shown),
     /// Versions of client and daemon.
-    Version,
+    Version(system::Shown),
     /// What happens, as it happens.
     Events(system::Events),
+    /// Find what keeps the swarm's networks from working.
+    ///
+    /// Looks at this machine and at what passes between it and its peers, and says what to do about what is wrong. Exit
+    /// code 0: nothing is wrong, 1: there are warnings, 2: something is broken.
+    Doctor(doctor::Doctor),
     /// Container commands without the word `container`.
     #[command(flatten)]
-    Plain(container::Command),
+    Plain(container::Plain),
 }
 
 /// `skep pull`.

@@ -23,6 +23,52 @@ pub(crate) fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
     at(value, path).as_array().map_or(&[], Vec::as_slice)
 }
 
+/// JSON as Go indents it: four spaces a level, keys in the order that they come in.
+pub(crate) fn indented(raw: &str) -> String {
+    let (mut out, mut depth, mut in_text, mut is_escaped) = (String::new(), 0_usize, false, false);
+    let mut letters = raw.chars().peekable();
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("    ", depth));
+    };
+    while let Some(letter) = letters.next() {
+        if in_text {
+            out.push(letter);
+            in_text = letter != '"' || is_escaped;
+            is_escaped = letter == '\\' && !is_escaped;
+            continue;
+        }
+        match letter {
+            ' ' | '\t' | '\n' | '\r' => {}
+            '{' | '[' => {
+                out.push(letter);
+                while letters.next_if(|next| next.is_ascii_whitespace()).is_some() {}
+                if let Some(end) = letters.next_if(|next| matches!(next, '}' | ']')) {
+                    out.push(end);
+                } else {
+                    depth += 1;
+                    line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut out, depth);
+                out.push(letter);
+            }
+            ',' => {
+                out.push(letter);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            _ => {
+                in_text = letter == '"';
+                out.push(letter);
+            }
+        }
+    }
+    out
+}
+
 /// Text in a query string.
 pub(crate) fn encode(text: &str) -> String {
     let mut out = String::new();
@@ -84,4 +130,21 @@ pub(crate) fn pairs(options: &[String]) -> Value {
         (key.to_owned(), Value::String(value.to_owned()))
     };
     Value::Object(options.iter().map(pair).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::indented;
+
+    #[test]
+    fn json_is_indented_in_its_own_order() {
+        let check = |raw: &str, expected: &str| assert_eq!(indented(raw), expected, "{raw}");
+        check("[]", "[]");
+        check("[ { } , [ ] ]", "[\n    {},\n    []\n]");
+        check(
+            r#"{"b":1,"a":{"x":"a{,}:\"\\"}}"#,
+            "{\n    \"b\": 1,\n    \"a\": {\n        \"x\": \"a{,}:\\\"\\\\\"\n    }\n}",
+        );
+        check("{\"k\":[true,null,-1.5e3]}", "{\n    \"k\": [\n        true,\n        null,\n        -1.5e3\n    ]\n}");
+    }
 }

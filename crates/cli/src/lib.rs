@@ -5,9 +5,11 @@
 mod args;
 mod container;
 mod context;
+mod doctor;
 #[cfg(test)]
 mod fake_daemon;
 mod image;
+mod inspect;
 mod json;
 mod node;
 mod secret;
@@ -17,6 +19,7 @@ mod swarm;
 mod system;
 mod table;
 mod template;
+mod terminal;
 mod text;
 mod volume;
 
@@ -37,8 +40,27 @@ impl std::fmt::Display for Exit {
 
 impl std::error::Error for Exit {}
 
+/// What shells call the end by SIGPIPE.
+const CLOSED_PIPE: i32 = 141;
+
+/// A reader that has enough, as `head` and `grep -q`, ends the command as it ends others: `print!` would panic.
+fn end_with_the_reader() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let printing = panic.payload_as_str().is_some_and(|text| {
+            text.starts_with("failed printing to")
+                && text.contains(&std::io::Error::from(nix::Error::EPIPE).to_string())
+        });
+        if printing {
+            std::process::exit(CLOSED_PIPE);
+        }
+        before(panic);
+    }));
+}
+
 /// Runs a command line (without the program's name) and returns the exit code.
 pub fn main(args: Vec<String>) -> i32 {
+    end_with_the_reader();
     let cli = match Cli::try_parse_from(std::iter::once("skep".to_owned()).chain(args)) {
         Ok(cli) => cli,
         Err(error) => {
@@ -71,6 +93,9 @@ pub fn main(args: Vec<String>) -> i32 {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
+    if let Command::Doctor(command) = cli.command {
+        return doctor::run(cli.host.as_deref(), command).await;
+    }
     let context = Context::open(cli.host.as_deref()).await?;
     match cli.command {
         Command::Swarm(command) => swarm::run(&context, command).await,
@@ -80,13 +105,18 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config(command) => secret::run(&context, secret::Kind::Config, command).await,
         Command::Volume(command) => volume::run(&context, command).await,
         Command::Image(command) => image::run(&context, command).await,
-        Command::Images(list) => image::list(&context, &list).await,
+        Command::Images(list) => list.run(&context).await,
         Command::Pull(pull) => image::pull(&context, &pull.reference).await,
         Command::Load(load) => image::load(&context, &load).await,
         Command::Container(command) => container::run(&context, command).await,
-        Command::Info => system::info(&context).await,
-        Command::Version => system::version(&context).await,
+        Command::History(history) => image::run(&context, image::Command::History(history)).await,
+        Command::Rmi(remove) => image::run(&context, image::Command::Rm(remove)).await,
+        Command::Tag(tag) => image::run(&context, image::Command::Tag(tag)).await,
+        Command::Inspect(inspect) => inspect.run(&context).await,
+        Command::Info(shown) => system::info(&context, &shown).await,
+        Command::Version(shown) => system::version(&context, &shown).await,
         Command::Events(events) => system::events(&context, &events).await,
-        Command::Plain(command) => container::run(&context, command).await,
+        Command::Doctor(_) => unreachable!("it has been run without a connection"),
+        Command::Plain(command) => container::run_plain(&context, command).await,
     }
 }

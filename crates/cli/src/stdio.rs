@@ -1,11 +1,12 @@
-//! The terminal's side of attach, exec and logs: frames apart, raw mode, both directions.
+//! The terminal's side of attach, exec and logs: frames apart, both directions.
 
 use std::io::Write;
 
 use anyhow::Result;
 use client::Hijacked;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::terminal::{DetachKeys, Raw, Typed};
 
 /// Longest frame taken from a daemon.
 const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -66,52 +67,62 @@ impl Demux {
     }
 }
 
-/// The terminal in raw mode until dropped.
-struct Raw(Termios);
-
-impl Raw {
-    fn enter() -> Option<Self> {
-        let before = tcgetattr(std::io::stdin()).ok()?;
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw).ok()?;
-        Some(Self(before))
-    }
+/// How a copy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The daemon closed the stream.
+    Closed,
+    /// The user let go.
+    Detached,
 }
 
-impl Drop for Raw {
-    fn drop(&mut self) {
-        tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0).ok();
-    }
-}
-
-/// Copies both ways until the daemon ends the stream.
-pub(crate) async fn copy(hijacked: Hijacked, stdin: bool, tty: bool) -> Result<()> {
+/// Copies both ways until the daemon ends the stream, or the user lets go of it by `keys`.
+pub(crate) async fn copy(hijacked: Hijacked, stdin: bool, tty: bool, keys: DetachKeys) -> Result<Ended> {
     let _raw = if tty && stdin { Raw::enter() } else { None };
     let mut demux = Demux::new(!tty && hijacked.multiplexed);
-    let io = hijacked.io;
-    let (mut from, mut to) = tokio::io::split(io);
-    let input = tokio::spawn(async move {
-        if !stdin {
+    let (mut from, to) = tokio::io::split(hijacked.io);
+    let mut input = tokio::spawn(async move {
+        match stdin {
+            true => send(to, tty.then(|| Typed::new(keys))).await,
             // The writing half must stay open as long as the daemon sends.
-            std::future::pending::<()>().await;
+            false => std::future::pending().await,
         }
-        let mut terminal = tokio::io::stdin();
-        if tokio::io::copy(&mut terminal, &mut to).await.is_ok() {
-            to.shutdown().await.ok();
-        }
-        std::future::pending::<()>().await;
     });
     let mut bytes = vec![0; 32 << 10];
-    loop {
-        let count = from.read(&mut bytes).await?;
-        if count == 0 {
+    let ended = loop {
+        tokio::select! {
+            // A read that is given up has read nothing.
+            count = from.read(&mut bytes) => match count? {
+                0 => break Ended::Closed,
+                count => demux.feed(&bytes[..count], |stream, payload| stream.print(payload)),
+            },
+            // It ends only when the user lets go.
+            _ = &mut input => break Ended::Detached,
+        }
+    };
+    input.abort();
+    Ok(ended)
+}
+
+/// Sends what is typed; returns when the user lets go, and never otherwise.
+async fn send(mut to: impl AsyncWrite + Unpin, mut typed: Option<Typed>) {
+    let (mut terminal, mut bytes) = (tokio::io::stdin(), vec![0; 8 << 10]);
+    while let Ok(count @ 1..) = terminal.read(&mut bytes).await {
+        let (out, detached) = match &mut typed {
+            Some(typed) => typed.feed(&bytes[..count]),
+            None => (bytes[..count].to_vec(), false),
+        };
+        if to.write_all(&out).await.is_err() {
             break;
         }
-        demux.feed(&bytes[..count], |stream, payload| stream.print(payload));
+        to.flush().await.ok();
+        if detached {
+            return;
+        }
     }
-    input.abort();
-    Ok(())
+    // No more input; the daemon may have much to say yet.
+    to.shutdown().await.ok();
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// The text, lines without trailing spaces.
+    /// The text: every cell but the last of a line is padded, also before an empty last one.
     pub(crate) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width =
@@ -40,11 +40,13 @@ impl Table {
         let mut out = String::new();
         for row in &self.rows {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
+            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
                 line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', LEAST_WIDTH.max(width + GAP) - cell.chars().count()));
+                if at + 1 < row.len() {
+                    line.extend(std::iter::repeat_n(' ', LEAST_WIDTH.max(width + GAP) - cell.chars().count()));
+                }
             }
-            out.push_str(line.trim_end());
+            out.push_str(&line);
             out.push('\n');
         }
         out

@@ -45,6 +45,11 @@ impl Client {
         Ok(client)
     }
 
+    /// The API version that both sides speak.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
     /// Where the daemon is.
     pub fn address(&self) -> &Address {
         &self.address

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod checkup;
 mod clock;
 mod data_root;
 mod errors;

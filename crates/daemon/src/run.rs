@@ -246,6 +246,7 @@ fn api_state(parts: &Parts, root: &DataRoot) -> ApiState {
         engine: Arc::new(parts.engine.clone()),
         images: parts.images.clone(),
         networks: Arc::new(parts.executor.shown_networks()),
+        doctor: Arc::new(parts.executor.doctor(parts.node.clone(), net::own_names(&settings.net))),
         swarm: Arc::new(Swarm::new(parts.node.clone(), parts.executor.clone())),
         settings: shown_settings(settings, root, parts.net.warnings()),
         about,

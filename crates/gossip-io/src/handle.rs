@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use gossip::{Counters, Entry, EntryError, Event, KeyError, Name, NetworkError, Peer};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::aside::AsideCommand;
 use crate::watch::{Subscription, Watch};
 
 /// Gossip has stopped: it has left, or its task has ended.
@@ -70,6 +71,7 @@ pub(crate) enum Command {
     NetworkPeers(Name, oneshot::Sender<Vec<Peer>>),
     Heard(Name, oneshot::Sender<()>),
     Push(Vec<(Name, Name, Name)>, oneshot::Sender<Pushed>),
+    Aside(AsideCommand),
     SetKeys(Vec<Vec<u8>>, usize, oneshot::Sender<Result<(), KeyError>>),
     Report(oneshot::Sender<Report>),
     Leave,
@@ -97,11 +99,11 @@ impl Handle {
         self.advertise
     }
 
-    async fn send(&self, command: Command) -> Result<(), Stopped> {
+    pub(crate) async fn send(&self, command: Command) -> Result<(), Stopped> {
         self.commands.send(command).await.map_err(|_| Stopped)
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+    pub(crate) async fn ask_task<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
         let (done, answer) = oneshot::channel();
         self.send(command(done)).await?;
         answer.await.map_err(|_| Stopped)
@@ -111,7 +113,7 @@ impl Handle {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<(), E>>) -> Command,
     ) -> Result<(), WriteError<E>> {
-        self.ask(command).await.map_err(WriteError::Stopped)?.map_err(WriteError::Refused)
+        self.ask_task(command).await.map_err(WriteError::Stopped)?.map_err(WriteError::Refused)
     }
 
     /// Joins the cluster by any of `peers`, in place of earlier ones; returns at once. They are tried again until one of
@@ -128,7 +130,7 @@ impl Handle {
     /// Waits until this node knows what there was in a network when it came: another member has told, or there is none. For
     /// as long as no seed answers it does not return.
     pub async fn heard(&self, network: &str) -> Result<(), Stopped> {
-        self.ask(|done| Command::Heard(network.into(), done)).await
+        self.ask_task(|done| Command::Heard(network.into(), done)).await
     }
 
     /// Leaves a network. Watches tell that its entries are gone; this node's are gone everywhere.
@@ -172,12 +174,12 @@ impl Handle {
     /// Sends entries of this node, each as network, table and key, to all other members of their networks at once, beside
     /// gossip. Returns when each of ours has applied them (see [`crate::WatchEvent::Confirm`]) or has had its time.
     pub async fn push(&self, entries: Vec<(Name, Name, Name)>) -> Result<Pushed, Stopped> {
-        self.ask(|done| Command::Push(entries, done)).await
+        self.ask_task(|done| Command::Push(entries, done)).await
     }
 
     /// The entries of a table of a network, by key: those of members that are there.
     pub async fn entries(&self, network: &str, table: &str) -> Result<Vec<(Name, Entry)>, Stopped> {
-        self.ask(|done| Command::Entries(network.into(), table.into(), done)).await
+        self.ask_task(|done| Command::Entries(network.into(), table.into(), done)).await
     }
 
     /// Watches a table in one network or in all: first what there is, then each change, without a gap.
@@ -186,7 +188,7 @@ impl Handle {
     }
 
     pub(crate) async fn subscribe(&self, table: Name, network: Option<Name>) -> Result<Subscription, Stopped> {
-        self.ask(|done| Command::Watch(table, network, done)).await
+        self.ask_task(|done| Command::Watch(table, network, done)).await
     }
 
     /// What happens beside changes of entries: members come and go, differences are found and repaired. Who is slow
@@ -197,12 +199,12 @@ impl Handle {
 
     /// The other members of the cluster that are there.
     pub async fn peers(&self) -> Result<Vec<Peer>, Stopped> {
-        self.ask(Command::Peers).await
+        self.ask_task(Command::Peers).await
     }
 
     /// The other members of a network that are there; none if this node is not in it.
     pub async fn network_peers(&self, network: &str) -> Result<Vec<Peer>, Stopped> {
-        self.ask(|done| Command::NetworkPeers(network.into(), done)).await
+        self.ask_task(|done| Command::NetworkPeers(network.into(), done)).await
     }
 
     /// Takes other keys; the one at `primary` seals, all open. A rotation adds the new key everywhere first, then makes it
@@ -213,7 +215,7 @@ impl Handle {
 
     /// What was counted since the start.
     pub async fn report(&self) -> Result<Report, Stopped> {
-        self.ask(Command::Report).await
+        self.ask_task(Command::Report).await
     }
 
     pub(crate) async fn leave(&self) -> Result<(), Stopped> {

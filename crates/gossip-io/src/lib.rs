@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aside;
 mod handle;
 mod streams;
 mod task;
@@ -32,6 +33,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use aside::{Question, Visit, Visits};
 pub use handle::{Handle, Pushed, Report, Stopped, WriteError};
 pub use watch::{Confirm, Watch, WatchEvent};
 

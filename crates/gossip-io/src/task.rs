@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::aside::Asides;
 use crate::handle::{Command, Pushed, Report, Write};
 use crate::streams::{self, Held, Places, StreamEvent};
 use crate::watch::{BEHIND, Placed, Subscription, Watcher};
@@ -41,6 +42,7 @@ pub(crate) struct Task {
     listeners: Vec<(Name, oneshot::Sender<()>)>,
     /// Who waits for the end of a push.
     pushes: BTreeMap<PushId, oneshot::Sender<Pushed>>,
+    asides: Asides,
     report: Report,
     left: bool,
 }
@@ -67,6 +69,7 @@ impl Task {
             stream_events: mpsc::channel(STREAM_EVENTS),
             listeners: Vec::new(),
             pushes: BTreeMap::new(),
+            asides: Asides::default(),
             report: Report::default(),
             left: false,
         }
@@ -160,6 +163,7 @@ impl Task {
                 return;
             }
             Event::Left => self.left = true,
+            Event::Probed { .. } | Event::Answered { .. } | Event::Noted { .. } => return self.asides.told(event),
         }
         // Nobody needs to listen.
         let _ = self.notices.send(event);
@@ -186,6 +190,7 @@ impl Task {
                     StreamAnswer::None => drop(answer.send(None)),
                     StreamAnswer::Now(bytes) => drop(answer.send(Some(bytes))),
                     StreamAnswer::Applied(bytes) => self.when_applied(bytes, answer),
+                    StreamAnswer::Asked { from, bytes } => self.asides.asked(from, bytes, answer),
                 }
             }
             StreamEvent::Closed { from, whole } => {
@@ -245,6 +250,7 @@ impl Task {
                 let id = self.gossip.push(now, &entries);
                 self.pushes.insert(id, done);
             }
+            Command::Aside(command) => self.asides.command(&mut self.gossip, now, command),
             Command::SetKeys(keys, primary, done) => {
                 let _ = done.send(self.gossip.set_keys(&keys, primary));
             }

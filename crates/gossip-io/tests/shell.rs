@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use gossip::{EntryError, Event};
-use gossip_io::{Running, Settings, WatchEvent, WriteError, random_name, start};
+use gossip::{EntryError, Event, Presence, Via};
+use gossip_io::{Running, Settings, Visit, WatchEvent, WriteError, random_name, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -192,4 +192,41 @@ async fn strangers_take_no_place_for_long_and_do_no_harm() {
     let report = a.handle().report().await.expect("a report");
     assert!(report.counters.refused.values().sum::<u64>() >= 4, "{report:?}");
     assert!(report.streams_denied + report.streams_broken >= 20, "{report:?}");
+}
+
+#[tokio::test]
+async fn members_ping_ask_and_note() {
+    let (a, b) = (member(&[key(1)]).await, member(&[key(1)]).await);
+    let (mut notices, mut own_notices) = (a.handle().notices(), b.handle().notices());
+    let mut visits = a.handle().visits().await.expect("gossip runs");
+    b.handle().join(vec![a.handle().advertise()]).await.expect("asked");
+    notice(&mut notices, |event| matches!(event, Event::PeerUp(_))).await;
+    notice(&mut own_notices, |event| matches!(event, Event::Joined(_))).await;
+    let known = b.handle().members().await.expect("members");
+    let name = known.first().expect("the other").peer.name.clone();
+    assert_eq!(known[0].presence, Presence::There);
+    for via in [Via::Packet { bytes: 1400 }, Via::Stream] {
+        assert_eq!(b.handle().probe(a.handle().advertise(), &name, via).await, Ok(true), "{via:?}");
+        assert_eq!(b.handle().probe(a.handle().advertise(), "another", via).await, Ok(false), "{via:?}");
+    }
+    let asked = tokio::spawn({
+        let (handle, name) = (b.handle().clone(), name.clone());
+        async move { handle.ask(&name, b"how are you".to_vec()).await }
+    });
+    let Some(Visit::Question(question)) = timeout(LONG, visits.next()).await.expect("in time") else {
+        panic!("a question")
+    };
+    assert_eq!(question.bytes, b"how are you");
+    question.answer(b"well".to_vec()).await;
+    let answer = timeout(LONG, asked).await.expect("in time").expect("no panic");
+    assert_eq!(answer, Ok(Some(b"well".to_vec())));
+    b.handle().note(&name, b"word".to_vec(), 500).await.expect("gossip runs");
+    let Some(Visit::Note { bytes, packet_bytes, .. }) = timeout(LONG, visits.next()).await.expect("in time") else {
+        panic!("a note")
+    };
+    assert_eq!((bytes.as_slice(), packet_bytes), (&b"word"[..], 500));
+    // Nobody takes questions: they have no answer, at once.
+    drop(visits);
+    let asked = timeout(Duration::from_secs(4), b.handle().ask(&name, b"still there?".to_vec()));
+    assert_eq!(asked.await.expect("at once"), Ok(None));
 }

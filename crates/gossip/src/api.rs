@@ -65,6 +65,13 @@ pub enum StreamAnswer {
     None,
     /// This, now.
     Now(Vec<u8>),
+    /// The user is asked; what it answers goes back as `Gossip::seal_answer` makes it, or nothing does.
+    Asked {
+        /// The member that asks.
+        from: Name,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// This, when the events that `poll` gives from here on until it is empty have been worked by; nothing if they cannot be.
     Applied(Vec<u8>),
 }
@@ -73,7 +80,7 @@ impl StreamAnswer {
     /// What goes back, whenever.
     pub fn into_bytes(self) -> Option<Vec<u8>> {
         match self {
-            Self::None => None,
+            Self::None | Self::Asked { .. } => None,
             Self::Now(bytes) | Self::Applied(bytes) => Some(bytes),
         }
     }
@@ -82,6 +89,51 @@ impl StreamAnswer {
 /// A push of entries.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PushId(pub(crate) u64);
+
+/// A ping or a question of the user's.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct AsideId(pub(crate) u64);
+
+/// How a ping goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Via {
+    /// In a packet, filled up to so many bytes.
+    Packet {
+        /// Bytes of the packet without headers of UDP and IP.
+        bytes: usize,
+    },
+    /// Over a stream.
+    Stream,
+}
+
+/// Whether a member is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Presence {
+    /// It answers.
+    There,
+    /// It does not, and is tried again.
+    Failed,
+}
+
+/// A member, whether it is there or not.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Acquaintance {
+    /// The member; whose program it runs is not known any more of one that has failed.
+    pub peer: Peer,
+    /// Whether it is there.
+    pub presence: Presence,
+}
+
+/// What a network's entries add up to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sum {
+    /// Entries up to this time are in it.
+    pub until: u64,
+    /// The sum.
+    pub sum: u64,
+    /// How many they are.
+    pub entries: u64,
+}
 
 /// How a stream ended.
 #[derive(Debug)]
@@ -189,6 +241,29 @@ pub enum Event {
         silent: usize,
         /// Members that are not ours: they were told, as far as they can be reached, but give no word.
         foreign: usize,
+    },
+    /// How a ping of the user's ended.
+    Probed {
+        /// Which.
+        id: AsideId,
+        /// Whether an answer came.
+        answered: bool,
+    },
+    /// How a question of the user's ended.
+    Answered {
+        /// Which.
+        id: AsideId,
+        /// The answer; none if the member gives none, or not in time.
+        bytes: Option<Vec<u8>>,
+    },
+    /// A member sent a note.
+    Noted {
+        /// The member.
+        from: Name,
+        /// What it says.
+        bytes: Vec<u8>,
+        /// How large its packet was.
+        packet_bytes: usize,
     },
     /// The leave has been told; the state machine has stopped.
     Left,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use stdx::Rng;
 
-use crate::api::{Answer, Config, Counters, Dial, DialId, Event, Output};
-use crate::limits::{MAX_DIALS, PUSH_TIMEOUT, STREAM_TIMEOUT};
+use crate::api::{Answer, AsideId, Config, Counters, Dial, DialId, Event, Output};
+use crate::limits::{ASIDE_TIMEOUT, MAX_DIALS, PUSH_TIMEOUT, STREAM_TIMEOUT};
 use crate::message::Name;
 use crate::packet::{self, Refused, Sealing};
 use crate::seal::{Entropy, Keyring};
@@ -48,6 +48,8 @@ pub(crate) enum Timer {
     Digest,
     /// Ask this member again about this network.
     Recheck(Name, Name),
+    /// The user's ping with this number had no answer.
+    Probed(u32),
     /// The next step of leaving.
     Leave,
 }
@@ -113,6 +115,10 @@ pub(crate) enum Purpose {
     BulkSync { to: Name, second: Option<Name> },
     /// The answer to a bulk sync.
     BulkAnswer,
+    /// A ping of the user's, and its number.
+    Probe(AsideId, u32),
+    /// A question of the user's.
+    Question(AsideId),
     /// Entries that a member is to have at once; one of ours confirms them.
     Push { to: Name, ours: bool },
 }
@@ -167,6 +173,10 @@ impl Context {
     /// Sends `message` in a packet.
     pub(crate) fn send(&mut self, to: SocketAddr, message: &[u8], takes_crc: bool) {
         let bytes = packet::pack(self.sealing(), message, takes_crc);
+        self.sent(to, bytes);
+    }
+
+    pub(crate) fn sent(&mut self, to: SocketAddr, bytes: Vec<u8>) {
         self.counters.packets_out += 1;
         self.counters.packet_bytes_out += bytes.len() as u64;
         self.output(Output::Packet { to, bytes });
@@ -186,7 +196,11 @@ impl Context {
         let id = DialId(self.next_dial);
         self.counters.dials += 1;
         self.counters.stream_bytes_out += bytes.len() as u64;
-        let within = if matches!(purpose, Purpose::Push { .. }) { PUSH_TIMEOUT } else { STREAM_TIMEOUT };
+        let within = match purpose {
+            Purpose::Push { .. } => PUSH_TIMEOUT,
+            Purpose::Probe(..) | Purpose::Question(_) => ASIDE_TIMEOUT,
+            _ => STREAM_TIMEOUT,
+        };
         self.dials.insert(id, purpose);
         self.output(Output::Dial(Dial { id, to, bytes, answer, within }));
         true

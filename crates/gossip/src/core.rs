@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::api::{Answer, Config, Counters, DialEnd, DialId, Entry, Event, Output, Peer, PushId, StreamAnswer};
+use crate::api::{
+    Acquaintance, Answer, Config, Counters, DialEnd, DialId, Entry, Event, Output, Peer, PushId, StreamAnswer, Sum,
+};
 use crate::context::{Context, Purpose, Timer};
 use crate::db::{Db, EntryError, NetworkError};
 use crate::limits::{MAX_NAME_BYTES, MAX_PACKET_BYTES, PACKET_BYTES};
@@ -13,6 +15,10 @@ use crate::packet::{self, Refused};
 use crate::seal::{Entropy, KeyError, Keyring};
 use crate::stream::{self, PushPull, Secrecy, StreamMessage};
 use crate::swim::{GOSSIP_INTERVAL, Swim};
+
+mod aside;
+
+use aside::Asides;
 
 /// How long the leave is spread before the next step: dockerd's times for the event and for memberlist's message.
 const LEAVE_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,11 +51,18 @@ enum Phase {
     Gone,
 }
 
+/// What a stream brought: a question, or something with an answer of the state machine's own.
+enum Taken {
+    Question(StreamAnswer),
+    Message(Option<Vec<u8>>),
+}
+
 /// One node's gossip. See the crate's description for its use.
 pub struct Gossip {
     cx: Context,
     swim: Swim,
     db: Db,
+    asides: Asides,
     phase: Phase,
 }
 
@@ -71,7 +84,7 @@ impl Gossip {
         let mut cx = Context::new(config, Keyring::new(keys, primary)?, entropy, now);
         let swim = Swim::new(&mut cx);
         let db = Db::new(&mut cx);
-        Ok(Self { cx, swim, db, phase: Phase::Member })
+        Ok(Self { cx, swim, db, asides: Asides::default(), phase: Phase::Member })
     }
 
     /// What is to be done, until there is nothing.
@@ -132,6 +145,7 @@ impl Gossip {
             Timer::Rejoin => db.rejoin(cx, swim),
             Timer::Digest => db.digest_round(cx, swim),
             Timer::Recheck(network, peer) => db.recheck(cx, swim, &network, &peer),
+            Timer::Probed(sequence) => self.asides.ended(cx, sequence),
             Timer::Leave => self.leave_on(),
         }
     }
@@ -159,8 +173,11 @@ impl Gossip {
         }
         for message in &messages {
             match Message::decode(message) {
+                Ok(Message::Ack(sequence)) if self.asides.acked(&mut self.cx, sequence) => {}
                 Ok(message) => {
-                    if let Some(payload) = self.swim.message(&mut self.cx, from, message) {
+                    if let Some(payload) = self.swim.message(&mut self.cx, from, message)
+                        && !self.take_note(payload, bytes.len())
+                    {
                         self.db.message(&mut self.cx, &mut self.swim, payload);
                     }
                     self.settle();
@@ -179,7 +196,10 @@ impl Gossip {
             return StreamAnswer::None;
         }
         self.db.confirm = false;
-        let answer = self.take_stream(frame);
+        let answer = match self.take_stream(frame) {
+            Taken::Question(question) => return question,
+            Taken::Message(answer) => answer,
+        };
         self.settle();
         let Some(bytes) = answer.and_then(|answer| stream::seal(self.cx.sealing(), &answer).ok()) else {
             return StreamAnswer::None;
@@ -188,9 +208,17 @@ impl Gossip {
         if self.db.confirm { StreamAnswer::Applied(bytes) } else { StreamAnswer::Now(bytes) }
     }
 
-    fn take_stream(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
-        let message = self.open_stream(frame)?;
-        match self.decode_stream(&message)? {
+    fn take_stream(&mut self, frame: &[u8]) -> Taken {
+        let Some(message) = self.open_stream(frame) else { return Taken::Message(None) };
+        let Some(message) = self.decode_stream(&message) else { return Taken::Message(None) };
+        match self.take_question(&message) {
+            Some(question) => Taken::Question(question),
+            None => Taken::Message(self.answer_stream(message)),
+        }
+    }
+
+    fn answer_stream(&mut self, message: StreamMessage<'_>) -> Option<Vec<u8>> {
+        match message {
             StreamMessage::Ping(ping) => self.swim.is_for_me(&ping).then(|| encode_ack(ping.sequence)),
             StreamMessage::PushPull(theirs) => {
                 let ours = self.swim.push_pull(theirs.join, &self.db.push_pull(theirs.join));
@@ -247,6 +275,11 @@ impl Gossip {
     fn dial_meant(&mut self, purpose: Purpose, answer: Option<StreamMessage<'_>>, failed: bool) {
         let purpose = match purpose {
             Purpose::Ping(sequence) => return self.swim.stream_pinged(sequence, answer.as_ref()),
+            Purpose::Probe(id, sequence) => {
+                let answered = answer == Some(StreamMessage::Ack(sequence));
+                return self.cx.event(Event::Probed { id, answered });
+            }
+            Purpose::Question(id) => return self.question_ended(id, answer),
             Purpose::BulkSync { to, second } if failed => return self.db.bulk_sync_failed(&mut self.cx, &to, second),
             Purpose::BulkSync { .. } | Purpose::BulkAnswer => return,
             Purpose::Push { to, ours } => {
@@ -368,6 +401,17 @@ impl Gossip {
     /// Whether this node knows what there was in a network when it came: another member has told, or there is none to ask.
     pub fn has_heard(&self, network: &str) -> bool {
         self.db.has_heard(network)
+    }
+
+    /// The other members that are there, and those that do not answer and are tried again.
+    pub fn members(&self) -> Vec<Acquaintance> {
+        self.db.acquaintances(&self.swim)
+    }
+
+    /// What a network's entries add up to: those up to the time `until`, or up to one that is some seconds ago. Nothing
+    /// while this node is not in the network, or has not learned what the others have.
+    pub fn sum(&self, network: &str, until: Option<u64>) -> Option<Sum> {
+        self.db.sum(network, until)
     }
 
     /// The networks that this node is in.

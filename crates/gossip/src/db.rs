@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::api::{Change, Entry, Event, Peer};
+use crate::api::{Acquaintance, Change, Entry, Event, Peer, Presence, Sum};
 use crate::clock::Clock;
 use crate::context::{Context, Timer};
 use crate::limits::{MAX_MEMBERS, MAX_MESSAGE_DEPTH, MAX_QUEUE};
@@ -373,6 +373,18 @@ impl Db {
         self.nodes.keys().filter(|name| self.is_active(name)).filter_map(|name| self.peer(swim, name)).collect()
     }
 
+    /// The other members that are there, and those that have failed.
+    pub(crate) fn acquaintances(&self, swim: &Swim) -> Vec<Acquaintance> {
+        let presence = |node: &Node| match node.standing {
+            Standing::Active => Some(Presence::There),
+            Standing::Failed(_) => Some(Presence::Failed),
+            Standing::Left(_) => None,
+        };
+        let others = self.nodes.iter().filter(|(name, _)| **name != self.name);
+        let known = others.filter_map(|(name, node)| Some((self.peer(swim, name)?, presence(node)?)));
+        known.map(|(peer, presence)| Acquaintance { peer, presence }).collect()
+    }
+
     /// The other members of a network that are there.
     pub(crate) fn network_peers(&self, swim: &Swim, network: &str) -> Vec<Peer> {
         let roster = self.networks.get(network).filter(|network| network.is_joined()).map(|network| &network.roster);
@@ -405,6 +417,14 @@ impl Db {
         let Some(network) = self.networks.get(network) else { return (0, 0, 0) };
         let (sum, live) = network.table.digest(u64::MAX);
         (sum, live, network.table.iter().filter(|(_, entry)| entry.is_deleted()).count() as u64)
+    }
+
+    /// What a network's entries add up to, where this node has learned them.
+    pub(crate) fn sum(&self, network: &str, until: Option<u64>) -> Option<Sum> {
+        let network = self.networks.get(network).filter(|it| it.is_joined() && it.first_sync == FirstSync::Done)?;
+        let until = until.unwrap_or(self.settled[1]);
+        let (sum, entries) = network.table.digest(until);
+        Some(Sum { until, sum, entries })
     }
 
     /// Drops what waits to be spread.

@@ -29,8 +29,8 @@ mod stream;
 mod swim;
 
 pub use api::{
-    Answer, Change, Config, Counters, Dial, DialEnd, DialId, Entry, Event, Kind, Output, Peer, PushId, Refuted,
-    StreamAnswer,
+    Acquaintance, Answer, AsideId, Change, Config, Counters, Dial, DialEnd, DialId, Entry, Event, Kind, Output, Peer,
+    Presence, PushId, Refuted, StreamAnswer, Sum, Via,
 };
 pub use core::{ConfigError, Gossip};
 pub use db::{EntryError, NetworkError};

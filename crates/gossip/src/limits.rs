@@ -35,6 +35,17 @@ pub const MAX_PUSHES: usize = 4096;
 /// Entries in one push.
 pub const MAX_PUSHED_ENTRIES: usize = 256;
 
+/// Pings of the user's in packets that wait for their answer.
+pub const MAX_PROBES: usize = 256;
+/// How long such a ping waits.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a stream with a ping or a question of the user's may take.
+pub const ASIDE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A question, or its answer.
+pub const MAX_ASIDE_BYTES: usize = 64 * 1024;
+/// A note.
+pub const MAX_NOTE_BYTES: usize = 256;
+
 /// Members known at once, the dead included.
 pub const MAX_MEMBERS: usize = 16_384;
 /// A member's name, a table's name.

@@ -214,8 +214,16 @@ impl Ping {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
+        self.encode_padded(0)
+    }
+
+    /// With a field that no reader knows, so that the packet gets larger.
+    pub(crate) fn encode_padded(&self, pad: usize) -> Vec<u8> {
         let mut writer = Writer::new(vec![kind::PING]);
-        writer.map(if self.source.is_some() { 5 } else { 2 });
+        writer.map(if self.source.is_some() { 5 } else { 2 } + u8::from(pad > 0));
+        if pad > 0 {
+            writer.field("Pad").raw(&vec![0; pad]);
+        }
         writer.field("SeqNo").uint(self.sequence.into());
         writer.field("Node").raw(self.node.as_bytes());
         if let Some(source) = &self.source {

@@ -61,6 +61,12 @@ pub(crate) fn room(packet_bytes: usize, sealed: bool) -> usize {
     packet_bytes.saturating_sub(COMPOUND_HEAD + if sealed { seal::OVERHEAD } else { 0 })
 }
 
+/// What the layers add to a message that is not compressed.
+pub(crate) fn layers(takes_crc: bool, sealed: bool) -> usize {
+    let crc = if takes_crc { CRC_BYTES } else { 0 };
+    crc + if sealed { seal::OVERHEAD } else { 0 }
+}
+
 /// The packet that carries `message`; with a checksum if the receiver `takes_crc`.
 pub(crate) fn pack(sealing: Sealing<'_>, message: &[u8], takes_crc: bool) -> Vec<u8> {
     let packed = if sealing.compression { lzw::compress(message) } else { None };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use gossip::{Config, Framer, Gossip, Output, Secrecy, limits};
+use gossip::{Config, Framer, Gossip, Output, Secrecy, Via, limits};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use stdx::Rng;
@@ -33,6 +33,12 @@ fn traffic(keys: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let now = Duration::from_millis(step * 100);
         for one in 0..2 {
             members[one].tick(now);
+            if step == 100 {
+                let other = format!("member-{}", 2 - one);
+                members[one].ask(now, &other, b"how are you");
+                members[one].note(now, &other, b"word", 500);
+                members[one].probe(now, address(2 - one as u8), &other, Via::Packet { bytes: 500 });
+            }
             while let Some(output) = members[one].poll() {
                 let other = &mut members[1 - one];
                 match output {

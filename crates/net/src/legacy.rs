@@ -1,4 +1,4 @@
-//! The policy of iptables' own (not nftables') `FORWARD` chain, read as `iptables-legacy` does: by socket options.
+//! The policies of iptables' own (not nftables') chains, read as `iptables-legacy` does: by socket options.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,7 +14,6 @@ const NAME_BYTES: usize = 32;
 const INFO_BYTES: usize = NAME_BYTES + 4 * 13;
 /// `ipt_get_entries`: name, size, padding.
 const ENTRIES_HEAD: usize = NAME_BYTES + 8;
-const FORWARD: usize = 2;
 /// `target_offset` within `ipt_entry`.
 const TARGET_OFFSET: usize = 88;
 /// The verdict within a standard target.
@@ -24,8 +23,21 @@ const DROP: i32 = -1;
 /// More than any table in use; a size beyond is not believed.
 const TABLE_BYTES_MAX: usize = 64 << 20;
 
+/// A chain, by the number of its hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chain {
+    Input = 1,
+    Forward = 2,
+    Output = 3,
+}
+
 /// Whether forwarded packets that no rule of iptables accepts are dropped.
 pub(crate) fn forward_drops() -> io::Result<bool> {
+    drops(Chain::Forward)
+}
+
+/// Whether packets that no rule of a chain accepts are dropped.
+pub(crate) fn drops(chain: Chain) -> io::Result<bool> {
     let tables = match std::fs::read_to_string(TABLES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         tables => tables?,
@@ -36,7 +48,8 @@ pub(crate) fn forward_drops() -> io::Result<bool> {
     let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)?;
     let mut info = named(INFO_BYTES);
     get(&raw, GET_INFO, &mut info)?;
-    let (Some(underflow), Some(size)) = (word(&info, NAME_BYTES + 4 * (6 + FORWARD)), word(&info, INFO_BYTES - 4))
+    let (Some(underflow), Some(size)) =
+        (word(&info, NAME_BYTES + 4 * (6 + chain as usize)), word(&info, INFO_BYTES - 4))
     else {
         return Ok(false);
     };

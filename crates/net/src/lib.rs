@@ -36,7 +36,9 @@ mod reconcile;
 mod sandbox;
 mod state;
 mod store;
+mod survey;
 mod task_rules;
+mod tunnel_probe;
 mod types;
 mod vips;
 mod vxlan;
@@ -50,6 +52,8 @@ pub use error::NetError;
 pub use net::Net;
 pub use overlay::{DATA_PATH_PORT, OverlayEndpointSpec, OverlaySpec, OverlaySubnet, Peer};
 pub use reconcile::ReconcileReport;
+pub use survey::{own_names, survey, survey_firewall};
+pub use tunnel_probe::{Heard, TunnelProbe};
 pub use types::{
     Backend, BackendNode, ClientAddress, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort,
     NetworkContainer, NetworkInfo, PortBinding, PortGroup, Protocol, PublishedPort, Sandbox, SandboxMode, SandboxSpec,

@@ -84,6 +84,10 @@ impl Net {
         Ok(Self { inner })
     }
 
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// Things the operator should know, each with its remedy (a `FORWARD` policy of drop, …).
     pub fn warnings(&self) -> Vec<String> {
         self.inner.warnings.clone()

@@ -52,6 +52,14 @@ impl Namespace {
         made
     }
 
+    /// A new one that is gone with the last handle of it.
+    pub(crate) fn nameless() -> io::Result<Self> {
+        on_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Self::current()
+        })
+    }
+
     /// Runs `inside` on a thread in this namespace.
     pub(crate) fn enter<T: Send>(&self, inside: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         on_thread(|| {

@@ -12,7 +12,7 @@ use crate::overlay::{OverlayRecord, balancer_path, network_path};
 use crate::state::kernel;
 use crate::store::{Folder, Place, SandboxRecord};
 
-/// What [`Net::reconcile`] removed.
+/// What [`crate::Net::reconcile`] removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReconcileReport {
     /// Containers whose sandboxes were left over.

@@ -260,6 +260,29 @@ fn an_id_that_another_device_has_is_told() {
 }
 
 #[test]
+fn a_network_whose_id_is_taken_meanwhile_is_taken_over_without_tunnels() {
+    cluster(2, |cluster| {
+        let spec = overlay_spec("web", 1);
+        let [one, _two] = pair(cluster, &spec);
+        let node = &mut cluster.nodes[0];
+        let three = at(&node.container(&spec, "three", "10.0.1.7/24").netns);
+        let tunnel = "vx-001001-webne";
+        node.network_ns(&spec).output("ip", &["link", "del", tunnel]);
+        let add = ["link", "add", "other0", "type", "vxlan", "id", "4097", "dstport", "4789"];
+        node.host.output("ip", &add);
+        node.restart();
+        let alone = spec.clone();
+        node.call(|net| async move { net.overlay_ensure(alone).await }).unwrap();
+        assert!(reaches(&one, [10, 0, 1, 7]) && reaches(&three, ONE), "both are where they were");
+        assert!(is_cut_off(&one, TWO));
+        node.host.output("ip", &["link", "del", "other0"]);
+        node.ensure(spec.clone());
+        cluster.tell(&spec, &[(0, ONE), (1, TWO)]);
+        assert!(reaches(&one, TWO));
+    });
+}
+
+#[test]
 fn a_running_container_is_connected_and_disconnected() {
     cluster(2, |cluster| {
         let (web, db) = (overlay_spec("web", 1), overlay_spec("db", 2));

@@ -86,3 +86,15 @@ async fn networks_of_the_machine_and_of_the_swarm_are_one_list() {
     check("POST", "/networks/create", r#"{"Name":"ingress","Driver":"overlay"}"#, 409, taken).await;
     assert_eq!(server.post("/networks/prune", "").await.json(), json!({"NetworksDeleted": null}));
 }
+
+#[tokio::test]
+async fn the_doctors_report_has_a_path_of_its_own() {
+    let server = Server::start().await;
+    for path in ["/skep/doctor", "/v1.51/skep/doctor"] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, 200);
+        let report: doctor::Report = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(report.exit_code(), 0);
+    }
+    assert_eq!(server.get("/skep/other").await.status, 404);
+}

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::json::{at, encode};
 use crate::stdio::Demux;
+use crate::text::timestamp;
 
 /// Which part of a log.
 #[derive(Debug, Args)]
@@ -36,21 +37,9 @@ impl LogOptions {
             encode(&self.tail)
         );
         if let Some(since) = &self.since {
-            query.push_str(&format!("&since={}", encode(&since_parameter(since))));
+            query.push_str(&format!("&since={}", encode(&timestamp(since))));
         }
         query
-    }
-}
-
-/// A relative time becomes seconds since 1970; others go as they are.
-fn since_parameter(since: &str) -> String {
-    if let Ok(nanos) = crate::text::parse_duration(since) {
-        let at = chrono::Utc::now() - chrono::Duration::nanoseconds(nanos);
-        return format!("{}.{:09}", at.timestamp(), at.timestamp_subsec_nanos());
-    }
-    match chrono::DateTime::parse_from_rfc3339(since) {
-        Ok(at) => format!("{}.{:09}", at.timestamp(), at.timestamp_subsec_nanos()),
-        Err(_) => since.to_owned(),
     }
 }
 

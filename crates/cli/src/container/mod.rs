@@ -2,6 +2,7 @@
 
 mod list;
 mod logs;
+mod ports;
 mod run;
 
 use anyhow::{Result, bail};
@@ -10,12 +11,23 @@ use serde_json::{Value, json};
 
 use crate::Exit;
 use crate::context::Context;
+use crate::inspect::{Format, Found};
 use crate::json::{at, encode, number, text};
 pub(crate) use logs::LogOptions;
 
 /// The containers' commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Those that stand at the top as well.
+    #[command(flatten)]
+    Plain(Plain),
+    /// Display detailed information on one or more containers.
+    Inspect(Inspect),
+}
+
+/// The commands that need not begin with `container`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plain {
     /// List containers.
     #[command(visible_alias = "ls")]
     Ps(list::Ps),
@@ -37,8 +49,18 @@ pub(crate) enum Command {
     Wait(Names),
     /// Remove one or more containers.
     Rm(Rm),
-    /// Display detailed information on one or more containers.
-    Inspect(Names),
+}
+
+/// Options of `container inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    format: Format,
+    /// Display total file sizes.
+    #[arg(short, long)]
+    size: bool,
+    #[arg(required = true)]
+    containers: Vec<String>,
 }
 
 /// Containers by name or identifier.
@@ -86,18 +108,29 @@ pub(crate) struct Rm {
 
 pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     match command {
-        Command::Ps(ps) => ps.run(context).await,
-        Command::Run(run) => run.run(context).await,
-        Command::Exec(exec) => exec.run(context).await,
-        Command::Logs(logs) => logs.run(context).await,
-        Command::Start(names) => each(context, &names.containers, |name| format!("/containers/{name}/start")).await,
-        Command::Stop(stop) => stopping(context, &stop, "stop").await,
-        Command::Restart(stop) => stopping(context, &stop, "restart").await,
-        Command::Kill(kill) => {
+        Command::Plain(command) => run_plain(context, command).await,
+        Command::Inspect(inspect) => {
+            let size = if inspect.size { "?size=1" } else { "" };
+            let found = Found::each(context, &inspect.containers, |name| format!("/containers/{name}/json{size}"));
+            found.await.print(&inspect.format)
+        }
+    }
+}
+
+pub(crate) async fn run_plain(context: &Context, command: Plain) -> Result<()> {
+    match command {
+        Plain::Ps(ps) => ps.run(context).await,
+        Plain::Run(run) => run.run(context).await,
+        Plain::Exec(exec) => exec.run(context).await,
+        Plain::Logs(logs) => logs.run(context).await,
+        Plain::Start(names) => start(context, &names.containers).await,
+        Plain::Stop(stop) => stopping(context, &stop, "stop").await,
+        Plain::Restart(stop) => stopping(context, &stop, "restart").await,
+        Plain::Kill(kill) => {
             let signal = encode(&kill.signal);
             each(context, &kill.containers, |name| format!("/containers/{name}/kill?signal={signal}")).await
         }
-        Command::Wait(names) => {
+        Plain::Wait(names) => {
             for name in &names.containers {
                 let answer = context.client.post(&format!("/containers/{name}/wait"), None::<&Value>).await?;
                 let answer: Value = serde_json::from_slice(&answer)?;
@@ -105,16 +138,23 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
             }
             Ok(())
         }
-        Command::Rm(rm) => remove(context, rm).await,
-        Command::Inspect(names) => {
-            let mut found: Vec<Value> = Vec::new();
-            for name in &names.containers {
-                found.push(context.client.get(&format!("/containers/{name}/json")).await?);
+        Plain::Rm(rm) => remove(context, rm).await,
+    }
+}
+
+/// Docker says at the end once more which could not be started.
+async fn start(context: &Context, names: &[String]) -> Result<()> {
+    let mut failed = Vec::new();
+    for name in names {
+        match context.client.post(&format!("/containers/{name}/start"), None::<&Value>).await {
+            Ok(_) => println!("{name}"),
+            Err(error) => {
+                eprintln!("{error}");
+                failed.push(name.as_str());
             }
-            println!("{}", serde_json::to_string_pretty(&found)?);
-            Ok(())
         }
     }
+    if failed.is_empty() { Ok(()) } else { bail!("Error: failed to start containers: {}", failed.join(", ")) }
 }
 
 async fn each(context: &Context, names: &[String], path: impl Fn(&str) -> String) -> Result<()> {
@@ -147,7 +187,8 @@ async fn remove(context: &Context, rm: Rm) -> Result<()> {
             Ok(_) => println!("{name}"),
             Err(error) => {
                 eprintln!("{error}");
-                failed = true;
+                // Whoever forces it wants it gone, and it is.
+                failed |= !(rm.force && error.status() == Some(404));
             }
         }
     }

@@ -1,17 +1,32 @@
 //! `skep run` and `skep exec`.
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::mount;
 use crate::Exit;
 use crate::context::Context;
-use crate::image::pull;
+use crate::image::pull_for_command;
 use crate::json::{encode, number, pairs, text};
-use crate::stdio;
+use crate::stdio::{self, Ended};
+use crate::terminal::{self, DetachKeys};
 use crate::text::parse_bytes;
+
+/// The exit code of a container that could not be run at all.
+const REFUSED: i32 = 125;
+
+/// When `run` pulls the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Pull {
+    /// Whatever is there already.
+    Always,
+    /// If it is not there.
+    Missing,
+    /// Not at all.
+    Never,
+}
 
 /// Options of `run`.
 #[derive(Debug, Args)]
@@ -19,6 +34,12 @@ pub(crate) struct Run {
     /// Run container in background and print container ID.
     #[arg(short, long)]
     detach: bool,
+    /// Override the key sequence for detaching a container.
+    #[arg(long, value_parser = DetachKeys::parse)]
+    detach_keys: Option<DetachKeys>,
+    /// Pull image before running.
+    #[arg(long, value_enum, default_value_t = Pull::Missing)]
+    pull: Pull,
     /// Automatically remove the container when it exits.
     #[arg(long)]
     rm: bool,
@@ -97,7 +118,13 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn run(self: Box<Self>, context: &Context) -> Result<()> {
-        let id = self.create(context).await?;
+        let id = match self.create(context).await {
+            Ok(id) => id,
+            Err(error) => {
+                refused(&error);
+                return Err(Exit(REFUSED).into());
+            }
+        };
         if self.detach {
             self.start(context, &id).await?;
             println!("{id}");
@@ -110,7 +137,15 @@ impl Run {
         let wait = format!("/containers/{id}/wait?condition={condition}");
         let mut waiting = context.client.stream(Method::POST, &wait, Default::default(), None::<&Value>).await?;
         self.start(context, &id).await?;
-        stdio::copy(attached, self.interactive, self.tty).await?;
+        let resizing = self
+            .tty
+            .then(|| tokio::spawn(terminal::follow_size(context.client.clone(), format!("/containers/{id}/resize"))));
+        let keys = self.detach_keys.clone().unwrap_or_default();
+        let copied = stdio::copy(attached, self.interactive, self.tty, keys).await;
+        resizing.inspect(|resizing| resizing.abort());
+        if copied? == Ended::Detached {
+            return Ok(());
+        }
         let ended: Value = waiting.next().await?.unwrap_or_default();
         match i32::try_from(number(&ended, "StatusCode"))? {
             0 => Ok(()),
@@ -124,25 +159,28 @@ impl Run {
             return Ok(());
         };
         let message = error.to_string();
-        eprintln!("skep: {message}");
+        refused(&error.into());
         let code = if message.contains("executable file not found") || message.contains("no such file or directory") {
             127
         } else if message.contains("permission denied") || message.contains("is a directory") {
             126
         } else {
-            125
+            REFUSED
         };
         Err(Exit(code).into())
     }
 
     async fn create(&self, context: &Context) -> Result<String> {
         let body = self.body()?;
+        if self.pull == Pull::Always {
+            pull_for_command(context, &self.image).await?;
+        }
         let path = format!("/containers/create?name={}", encode(&self.name));
         let created: Result<Value, _> = context.client.post_with(&path, Default::default(), &body).await;
         let created = match created {
-            Err(error) if error.status() == Some(404) => {
+            Err(error) if error.status() == Some(404) && self.pull == Pull::Missing => {
                 eprintln!("Unable to find image '{}' locally", self.image);
-                pull(context, &self.image).await?;
+                pull_for_command(context, &self.image).await?;
                 context.client.post_with(&path, Default::default(), &body).await?
             }
             other => other?,
@@ -156,6 +194,11 @@ impl Run {
             "ReadonlyRootfs": self.read_only, "CapAdd": self.cap_add, "CapDrop": self.cap_drop,
             "Memory": self.memory.unwrap_or(0), "NanoCpus": (self.cpus.unwrap_or(0.0) * 1e9).round() as i64,
         });
+        if self.tty
+            && let Some((rows, columns)) = terminal::size()
+        {
+            host["ConsoleSize"] = json!([rows, columns]);
+        }
         if let Some(limit) = self.pids_limit {
             host["PidsLimit"] = json!(limit);
         }
@@ -196,6 +239,11 @@ impl Run {
     }
 }
 
+/// Docker's words for a container that is not started.
+fn refused(error: &anyhow::Error) {
+    eprintln!("skep: {error:#}\n\nRun 'skep run --help' for more information");
+}
+
 /// `[ip:][public:]private[/proto]` as a key of ExposedPorts and a binding.
 fn port(option: &str) -> Result<(String, Value)> {
     let (ports, protocol) = option.split_once('/').unwrap_or((option, "tcp"));
@@ -213,6 +261,9 @@ pub(crate) struct Exec {
     /// Detached mode: run command in the background.
     #[arg(short, long)]
     detach: bool,
+    /// Override the key sequence for detaching a container.
+    #[arg(long, value_parser = DetachKeys::parse)]
+    detach_keys: Option<DetachKeys>,
     /// Keep STDIN open even if not attached.
     #[arg(short, long)]
     interactive: bool,
@@ -239,11 +290,16 @@ pub(crate) struct Exec {
 
 impl Exec {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let body = json!({
+        let mut body = json!({
             "AttachStdin": self.interactive && !self.detach, "AttachStdout": !self.detach,
             "AttachStderr": !self.detach, "Detach": self.detach, "Tty": self.tty, "Env": self.env, "Cmd": self.command,
             "User": self.user, "WorkingDir": self.workdir, "Privileged": self.privileged,
         });
+        if self.tty
+            && let Some((rows, columns)) = terminal::size()
+        {
+            body["ConsoleSize"] = json!([rows, columns]);
+        }
         let path = format!("/containers/{}/exec", self.container);
         let created: Value = context.client.post_with(&path, Default::default(), &body).await?;
         let id = text(&created, "Id");
@@ -254,7 +310,15 @@ impl Exec {
             return Ok(());
         }
         let attached = context.client.hijack(&path, Some(&start)).await?;
-        stdio::copy(attached, self.interactive, self.tty).await?;
+        let resizing =
+            self.tty.then(|| tokio::spawn(terminal::follow_size(context.client.clone(), format!("/exec/{id}/resize"))));
+        let keys = self.detach_keys.clone().unwrap_or_default();
+        let copied = stdio::copy(attached, self.interactive, self.tty, keys).await;
+        resizing.inspect(|resizing| resizing.abort());
+        if copied? == Ended::Detached {
+            // As docker: whoever lets go of a command has no exit code of it.
+            bail!("read escape sequence");
+        }
         let ended: Value = context.client.get(&format!("/exec/{id}/json")).await?;
         match i32::try_from(number(&ended, "ExitCode"))? {
             0 => Ok(()),

@@ -1,5 +1,9 @@
 //! `skep image …`, `pull`, `load`, `images`.
 
+mod history;
+mod list;
+mod prune;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
@@ -9,9 +13,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::json::{at, encode, filters, list as items, number, text};
-use crate::table::Table;
-use crate::text::{age_unix, short_id, size};
+use crate::inspect::{Format, Found};
+use crate::json::{at, encode, number, text};
+use crate::text::size;
+pub(crate) use history::History;
+pub(crate) use list::List;
 
 /// The images' commands.
 #[derive(Debug, Subcommand)]
@@ -23,23 +29,16 @@ pub(crate) enum Command {
     Pull(crate::args::Pull),
     /// Load an image from a tar archive.
     Load(Load),
+    /// Show the history of an image.
+    History(History),
     /// Display detailed information on one or more images.
-    Inspect(Names),
+    Inspect(Inspect),
+    /// Remove unused images.
+    Prune(prune::Prune),
     /// Remove one or more images.
     Rm(Remove),
     /// Create a tag that refers to an image.
     Tag(Tag),
-}
-
-/// Options of `image ls`.
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Filter output based on conditions provided.
-    #[arg(short, long)]
-    filter: Vec<String>,
-    /// Only show image IDs.
-    #[arg(short, long)]
-    quiet: bool,
 }
 
 /// Options of `image load`.
@@ -50,9 +49,11 @@ pub(crate) struct Load {
     input: Option<String>,
 }
 
-/// Images.
+/// Options of `image inspect`.
 #[derive(Debug, Args)]
-pub(crate) struct Names {
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    format: Format,
     #[arg(required = true)]
     images: Vec<String>,
 }
@@ -76,16 +77,14 @@ pub(crate) struct Tag {
 
 pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     match command {
-        Command::Ls(options) => list(context, &options).await,
+        Command::Ls(options) => options.run(context).await,
+        Command::History(history) => history.run(context).await,
+        Command::Prune(prune) => prune.run(context).await,
         Command::Pull(options) => pull(context, &options.reference).await,
         Command::Load(options) => load(context, &options).await,
-        Command::Inspect(names) => {
-            let mut found: Vec<Value> = Vec::new();
-            for name in &names.images {
-                found.push(context.client.get(&format!("/images/{name}/json")).await?);
-            }
-            println!("{}", serde_json::to_string_pretty(&found)?);
-            Ok(())
+        Command::Inspect(inspect) => {
+            let found = Found::each(context, &inspect.images, |name| format!("/images/{name}/json")).await;
+            found.print(&inspect.format)
         }
         Command::Rm(remove) => {
             for name in &remove.images {
@@ -111,29 +110,6 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     }
 }
 
-pub(crate) async fn list(context: &Context, options: &List) -> Result<()> {
-    let found: Value = context.client.get(&format!("/images/json?filters={}", filters(&options.filter)?)).await?;
-    let mut table = Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
-    for image in found.as_array().map_or(&[][..], Vec::as_slice) {
-        let id = short_id(text(image, "Id"));
-        if options.quiet {
-            println!("{id}");
-            continue;
-        }
-        let tags: Vec<&str> = items(image, "RepoTags").iter().filter_map(Value::as_str).collect();
-        let tags = if tags.is_empty() { vec!["<none>:<none>"] } else { tags };
-        for tag in tags {
-            let (repository, tag) = split_tag(tag);
-            let created = format!("{} ago", age_unix(number(image, "Created")));
-            table.row([repository.to_owned(), tag.to_owned(), id.clone(), created, size(number(image, "Size"))]);
-        }
-    }
-    if !options.quiet {
-        table.print();
-    }
-    Ok(())
-}
-
 /// Repository and tag; the tag is `latest` if there is none.
 fn split_tag(name: &str) -> (&str, &str) {
     match name.rsplit_once(':') {
@@ -142,18 +118,29 @@ fn split_tag(name: &str) -> (&str, &str) {
     }
 }
 
-pub(crate) async fn pull(context: &Context, reference: &str) -> Result<()> {
+/// Pulls what a command needs: what it says of that goes to standard error.
+pub(crate) async fn pull_for_command(context: &Context, reference: &str) -> Result<()> {
+    fetch(context, reference, |line| eprintln!("{line}")).await
+}
+
+async fn fetch(context: &Context, reference: &str, say: fn(&str)) -> Result<()> {
     let path = if reference.contains('@') {
         format!("/images/create?fromImage={}", encode(reference))
     } else {
         let (repository, tag) = split_tag(reference);
-        if !reference.ends_with(&format!(":{tag}")) {
-            println!("Using default tag: {tag}");
-        }
         format!("/images/create?fromImage={}&tag={}", encode(repository), encode(tag))
     };
     let stream = context.client.stream(Method::POST, &path, Default::default(), None::<&Value>).await?;
-    show_progress(stream).await
+    show_progress(stream, say).await
+}
+
+/// `image pull`.
+pub(crate) async fn pull(context: &Context, reference: &str) -> Result<()> {
+    let (_, tag) = split_tag(reference);
+    if !reference.contains('@') && !reference.ends_with(&format!(":{tag}")) {
+        println!("Using default tag: {tag}");
+    }
+    fetch(context, reference, |line| println!("{line}")).await
 }
 
 pub(crate) async fn load(context: &Context, options: &Load) -> Result<()> {
@@ -170,11 +157,11 @@ pub(crate) async fn load(context: &Context, options: &Load) -> Result<()> {
         }
     };
     let stream = context.client.post_bytes("/images/load?quiet=0", "application/x-tar", bytes.into()).await?;
-    show_progress(stream).await
+    show_progress(stream, |line| println!("{line}")).await
 }
 
-/// Draws the daemon's progress: a line for each layer, other lines as they come.
-pub(crate) async fn show_progress(mut stream: client::JsonLines) -> Result<()> {
+/// Draws the daemon's progress: a line for each layer; other lines are said as they come.
+async fn show_progress(mut stream: client::JsonLines, say: fn(&str)) -> Result<()> {
     let all = MultiProgress::new();
     let mut layers: BTreeMap<String, ProgressBar> = BTreeMap::new();
     while let Some(message) = stream.next::<Value>().await? {
@@ -186,7 +173,7 @@ pub(crate) async fn show_progress(mut stream: client::JsonLines) -> Result<()> {
         if id.is_empty() || status.starts_with("Pulling from") {
             let line = if id.is_empty() { status.to_owned() } else { format!("{id}: {status}") };
             let line = if line.is_empty() { text(&message, "stream").trim_end().to_owned() } else { line };
-            all.suspend(|| println!("{line}"));
+            all.suspend(|| say(&line));
             continue;
         }
         let bar = layers.entry(id.to_owned()).or_insert_with(|| {

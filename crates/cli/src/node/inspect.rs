@@ -2,22 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 
-use super::find;
+use super::path_of;
 use crate::context::Context;
+use crate::inspect::{Format, Found};
 use crate::json::{at, list, number, text};
-use crate::template::render_objects;
-use crate::text::{binary_size, capital};
+use crate::text::{binary_size, capital, go_time};
 
 /// Options of `node inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// Format output using a template: json or TEMPLATE.
-    #[arg(short, long)]
-    format: Option<String>,
+    #[command(flatten)]
+    format: Format,
     /// Print the information in a human friendly format.
     #[arg(long)]
     pretty: bool,
@@ -28,19 +27,24 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        let mut found = Found::default();
         for name in &self.nodes {
-            match find(context, name).await {
-                Ok(node) => found.push(node),
-                Err(error) => missing.push(error.to_string()),
-            }
+            let path = match path_of(context, name).await {
+                Ok(path) => path,
+                Err(error) => {
+                    found.add(Err(error.to_string()));
+                    continue;
+                }
+            };
+            found.add(context.client.get(&path).await.map_err(|error| error.to_string()));
         }
-        match &self.format {
-            _ if self.pretty => found.iter().for_each(|node| print!("{}", pretty(node))),
-            Some(format) => print!("{}", render_objects(format, &found)?),
-            None => println!("{}", serde_json::to_string_pretty(&found)?),
+        if !self.pretty {
+            return found.print(&self.format);
         }
-        if missing.is_empty() { Ok(()) } else { bail!(missing.join("\n")) }
+        for node in std::mem::take(&mut found.objects) {
+            print!("{}", pretty(&serde_json::from_str(node.get())?));
+        }
+        found.end()
     }
 }
 
@@ -117,10 +121,7 @@ fn labels(title: &str, labels: &Value, line: &mut impl FnMut(&str, &str)) {
 /// A time as docker shows it: Go's form, in small letters.
 fn joined_at(time: &str) -> String {
     let Ok(at) = chrono::DateTime::parse_from_rfc3339(time) else { return time.to_owned() };
-    let nanos = format!("{:09}", at.timestamp_subsec_nanos());
-    let fraction = nanos.trim_end_matches('0');
-    let dot = if fraction.is_empty() { "" } else { "." };
-    format!("{}{dot}{fraction} +0000 utc", at.to_utc().format("%Y-%m-%d %H:%M:%S"))
+    go_time(at.to_utc()).to_lowercase()
 }
 
 #[cfg(test)]

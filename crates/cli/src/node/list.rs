@@ -132,7 +132,7 @@ mod tests {
         check(
             r"table {{.Hostname}}\t{{.TLSStatus}}\t{{.Self}}",
             false,
-            "HOSTNAME   TLS STATUS\nweb1       Ready            false\nweb2       Ready            true\n\
+            "HOSTNAME   TLS STATUS       \nweb1       Ready            false\nweb2       Ready            true\n\
              web10      Needs Rotation   false\n",
         );
         check("{{.ID}} {{upper .Hostname}}", true, "nnn WEB1\nmmm WEB2\nwww WEB10\n");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::json::{change_labels, encode, filters_with, number, text};
-use crate::service::ShownTasks;
+use crate::service::{Ids, ShownTasks};
 
 /// The nodes' commands.
 #[derive(Debug, Subcommand)]
@@ -104,9 +104,24 @@ async fn self_id(context: &Context) -> Result<String> {
     Ok(id.to_owned())
 }
 
-async fn find(context: &Context, name: &str) -> Result<Value> {
+/// Filters with this node's identifier where they say `node=self`.
+pub(crate) async fn with_self(context: &Context, filters: &[String]) -> Result<Vec<String>> {
+    let mut out = Vec::new();
+    for filter in filters {
+        let is_self = filter.split_once('=').is_some_and(|(key, value)| (key.trim(), value.trim()) == ("node", "self"));
+        out.push(if is_self { format!("node={}", self_id(context).await?) } else { filter.clone() });
+    }
+    Ok(out)
+}
+
+/// Where a node is found; `self` is the one that answers.
+async fn path_of(context: &Context, name: &str) -> Result<String> {
     let name = if name == "self" { self_id(context).await? } else { name.to_owned() };
-    Ok(context.client.get(&format!("/nodes/{}", encode(&name))).await?)
+    Ok(format!("/nodes/{}", encode(&name)))
+}
+
+async fn find(context: &Context, name: &str) -> Result<Value> {
+    Ok(context.client.get(&path_of(context, name).await?).await?)
 }
 
 /// What went wrong with some of the nodes ends the command, after the others.
@@ -129,7 +144,7 @@ async fn ps(context: &Context, options: Ps) -> Result<()> {
         tasks.extend(found.as_array().cloned().unwrap_or_default());
     }
     if failed.is_empty() || !tasks.is_empty() {
-        options.shown.print(context, &tasks).await?;
+        options.shown.print(context, &tasks, Ids::Cut).await?;
     }
     all_or(&failed)
 }

@@ -7,6 +7,7 @@ mod list;
 mod logs;
 mod options;
 mod ports;
+mod pretty;
 mod scale;
 mod tasks;
 mod update;
@@ -17,7 +18,7 @@ use serde_json::Value;
 
 use crate::Exit;
 use crate::context::Context;
-pub(crate) use tasks::Shown as ShownTasks;
+pub(crate) use tasks::{Ids, Shown as ShownTasks};
 
 /// The services' commands.
 #[derive(Debug, Subcommand)]

@@ -66,14 +66,46 @@ fn number_of(text: &str) -> Result<u16> {
     }
 }
 
-/// The PORTS column of `service ls`.
+/// Published ports in a row with their targets, first and last of each.
+struct Run<'a> {
+    published: (i64, i64),
+    target: (i64, i64),
+    protocol: &'a str,
+}
+
+impl Run<'_> {
+    /// Whether a port goes on with this: the next number, to the next target or to the same one. A run to one target and one
+    /// to several are not mixed.
+    fn takes(&self, published: i64, target: i64, protocol: &str) -> bool {
+        let is_range = self.target.0 != self.target.1;
+        let goes_back = is_range && target <= self.target.1;
+        let is_next = published - self.published.1 <= 1 && (0..=1).contains(&(target - self.target.1));
+        protocol == self.protocol && is_next && !goes_back
+    }
+
+    fn text(&self) -> String {
+        let range =
+            |(first, last): (i64, i64)| if last > first { format!("{first}-{last}") } else { first.to_string() };
+        format!("*:{}->{}/{}", range(self.published), range(self.target), self.protocol)
+    }
+}
+
+/// The PORTS column of `service ls`: neighbouring ports are ranges.
 pub(crate) fn column(ports: &[Value]) -> String {
-    let one = |port: &Value| {
-        format!("*:{}->{}/{}", number(port, "PublishedPort"), number(port, "TargetPort"), text(port, "Protocol"))
-    };
-    let mut ingress: Vec<&Value> = ports.iter().filter(|port| text(port, "PublishMode") != "host").collect();
-    ingress.sort_by_key(|port| (text(port, "Protocol").to_owned(), number(port, "PublishedPort")));
-    ingress.into_iter().map(one).collect::<Vec<_>>().join(", ")
+    let mut ingress: Vec<(&str, i64, i64)> = ports
+        .iter()
+        .filter(|port| text(port, "PublishMode") != "host")
+        .map(|port| (text(port, "Protocol"), number(port, "PublishedPort"), number(port, "TargetPort")))
+        .collect();
+    ingress.sort_by_key(|(protocol, published, _)| (*protocol, *published));
+    let mut runs: Vec<Run<'_>> = Vec::new();
+    for (protocol, published, target) in ingress {
+        match runs.last_mut().filter(|run| run.takes(published, target, protocol)) {
+            Some(run) => (run.published.1, run.target.1) = (published, target),
+            None => runs.push(Run { published: (published, published), target: (target, target), protocol }),
+        }
+    }
+    runs.iter().map(Run::text).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -95,5 +127,12 @@ mod tests {
         assert!(parse("1.2.3.4:80:80").is_err());
         assert!(parse("0:80").is_err());
         assert_eq!(column(&parse("9005:9005").unwrap()), "*:9005->9005/tcp");
+        let check = |options: &[&str], expected: &str| {
+            let ports: Vec<Value> = options.iter().flat_map(|option| parse(option).unwrap()).collect();
+            assert_eq!(column(&ports), expected);
+        };
+        check(&["81:81", "80:80", "82:80"], "*:80-81->80-81/tcp, *:82->80/tcp");
+        check(&["80:80", "81:80", "83:80"], "*:80-81->80/tcp, *:83->80/tcp");
+        check(&["53:53/udp", "53:53", "published=1,target=1,mode=host"], "*:53->53/tcp, *:53->53/udp");
     }
 }

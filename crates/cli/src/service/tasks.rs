@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::json::{filters_with, list, number, text};
+use crate::node::with_self;
 use crate::template::{Column, column, render_rows};
 use crate::text::{age, capital, natural_order, short_id, shortened};
 
@@ -50,14 +51,22 @@ impl Ps {
         if ids.is_empty() {
             bail!("{}", missing.join("\n"));
         }
-        let path = format!("/tasks?filters={}", filters_with(&self.filter, "service", &ids)?);
+        let path =
+            format!("/tasks?filters={}", filters_with(&with_self(context, &self.filter).await?, "service", &ids)?);
         let tasks: Value = context.client.get(&path).await?;
-        self.shown.print(context, tasks.as_array().map_or(&[], Vec::as_slice)).await?;
+        self.shown.print(context, tasks.as_array().map_or(&[], Vec::as_slice), Ids::Whole).await?;
         if !missing.is_empty() {
             bail!("{}", missing.join("\n"));
         }
         Ok(())
     }
+}
+
+/// How `--quiet` shows identifiers: docker's `service ps` has them whole, its `node ps` cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    Whole,
+    Cut,
 }
 
 /// How tasks are shown; `service ps` and `node ps` share it.
@@ -79,18 +88,18 @@ pub(crate) struct Shown {
 
 impl Shown {
     /// Prints tasks by name, the newest of each name first, in tables older ones with ` \_ ` before theirs.
-    pub(crate) async fn print(&self, context: &Context, tasks: &[Value]) -> Result<()> {
+    pub(crate) async fn print(&self, context: &Context, tasks: &[Value], quiet: Ids) -> Result<()> {
         let mut names = Names::default();
         if !self.no_resolve {
             let services: Value = context.client.get("/services").await?;
             let nodes: Value = context.client.get("/nodes").await?;
             names = Names::of(&services, &nodes);
         }
-        print!("{}", self.render(tasks, &names)?);
+        print!("{}", self.render(tasks, &names, quiet)?);
         Ok(())
     }
 
-    fn render(&self, tasks: &[Value], names: &Names) -> Result<String> {
+    fn render(&self, tasks: &[Value], names: &Names, quiet: Ids) -> Result<String> {
         let mut sorted: Vec<(String, &Value)> = tasks.iter().map(|task| (names.task(task), task)).collect();
         sorted
             .sort_by(|(a, x), (b, y)| natural_order(a, b).then_with(|| text(y, "CreatedAt").cmp(text(x, "CreatedAt"))));
@@ -106,17 +115,17 @@ impl Shown {
         for (name, task) in sorted {
             let shown = if is_table && name == last { format!(" \\_ {name}") } else { name.clone() };
             last = name;
-            rows.push(self.row(task, &shown, names));
+            rows.push(self.row(task, &shown, names, quiet));
         }
         render_rows(format, &COLUMNS, &rows)
     }
 
-    fn row(&self, task: &Value, name: &str, names: &Names) -> Value {
+    fn row(&self, task: &Value, name: &str, names: &Names, quiet: Ids) -> Value {
         let (id, image) = (text(task, "ID"), text(task, "Spec.ContainerSpec.Image"));
         let error = text(task, "Status.Err");
         let error = if self.no_trunc { error.to_owned() } else { shortened(error, 30) };
         json!({
-            "ID": if self.no_trunc { id.to_owned() } else { short_id(id) },
+            "ID": if self.no_trunc || (self.quiet && quiet == Ids::Whole) { id.to_owned() } else { short_id(id) },
             "Name": name,
             "Image": if self.no_trunc { image } else { image.split('@').next().unwrap_or_default() },
             "Node": names.node(text(task, "NodeID")),
@@ -201,7 +210,7 @@ mod tests {
             &json!([{"ID": "m", "Description": {"Hostname": "web2"}},
                 {"ID": "n", "Spec": {"Name": "named"}, "Description": {"Hostname": "web1"}}]),
         );
-        let render = |shown: &Shown, names: &Names| shown.render(&tasks, names).unwrap();
+        let render = |shown: &Shown, names: &Names| shown.render(&tasks, names, Ids::Cut).unwrap();
         // Widths follow the ages.
         let cells =
             |line: &str| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect::<Vec<_>>().join("|");

@@ -1,6 +1,11 @@
 //! `skep info`, `skep version`, `skep events`.
 
+mod info;
 mod swarm;
+mod version;
+
+pub(crate) use info::info;
+pub(crate) use version::version;
 
 use anyhow::Result;
 use clap::Args;
@@ -8,7 +13,16 @@ use http::Method;
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::json::{at, encode, filters, list, number, text};
+use crate::json::{at, encode, filters, number, text};
+use crate::text::timestamp;
+
+/// Options of `skep info` and `skep version`.
+#[derive(Debug, Args)]
+pub(crate) struct Shown {
+    /// Format output using a template: json or TEMPLATE.
+    #[arg(short, long)]
+    format: Option<String>,
+}
 
 /// Options of `skep events`.
 #[derive(Debug, Args)]
@@ -24,54 +38,11 @@ pub(crate) struct Events {
     until: Option<String>,
 }
 
-pub(crate) async fn version(context: &Context) -> Result<()> {
-    let version: Value = context.client.get("/version").await?;
-    println!("Client: Skep {}\n", env!("CARGO_PKG_VERSION"));
-    println!("Server: {}", text(&version, "Platform.Name"));
-    println!(" Version:          {}", text(&version, "Version"));
-    println!(
-        " API version:      {} (minimum version {})",
-        text(&version, "ApiVersion"),
-        text(&version, "MinAPIVersion")
-    );
-    println!(" OS/Arch:          {}/{}", text(&version, "Os"), text(&version, "Arch"));
-    println!(" Kernel:           {}", text(&version, "KernelVersion"));
-    Ok(())
-}
-
-pub(crate) async fn info(context: &Context) -> Result<()> {
-    let info: Value = context.client.get("/info").await?;
-    println!("Server:");
-    println!(" Containers: {}", number(&info, "Containers"));
-    println!("  Running: {}", number(&info, "ContainersRunning"));
-    println!("  Paused: {}", number(&info, "ContainersPaused"));
-    println!("  Stopped: {}", number(&info, "ContainersStopped"));
-    println!(" Images: {}", number(&info, "Images"));
-    println!(" Server Version: {}", text(&info, "ServerVersion"));
-    println!(" Storage Driver: {}", text(&info, "Driver"));
-    println!(" Cgroup Driver: {}", text(&info, "CgroupDriver"));
-    println!(" Cgroup Version: {}", text(&info, "CgroupVersion"));
-    let swarm = at(&info, "Swarm");
-    println!(" Swarm: {}", text(swarm, "LocalNodeState"));
-    print!("{}", swarm::describe(swarm));
-    println!(" Kernel Version: {}", text(&info, "KernelVersion"));
-    println!(" Operating System: {}", text(&info, "OperatingSystem"));
-    println!(" Architecture: {}", text(&info, "Architecture"));
-    println!(" CPUs: {}", number(&info, "NCPU"));
-    println!(" Total Memory: {}", crate::text::binary_size(number(&info, "MemTotal")));
-    println!(" Name: {}", text(&info, "Name"));
-    println!(" Root Dir: {}", text(&info, "DockerRootDir"));
-    for warning in list(&info, "Warnings") {
-        eprintln!("{}", warning.as_str().unwrap_or_default());
-    }
-    Ok(())
-}
-
 pub(crate) async fn events(context: &Context, events: &Events) -> Result<()> {
     let mut path = format!("/events?filters={}", filters(&events.filter)?);
     for (key, value) in [("since", &events.since), ("until", &events.until)] {
         if let Some(value) = value {
-            path.push_str(&format!("&{key}={}", encode(value)));
+            path.push_str(&format!("&{key}={}", encode(&timestamp(value))));
         }
     }
     let mut stream = context.client.stream(Method::GET, &path, Default::default(), None::<&Value>).await?;

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::inspect::{Format, Found};
 use crate::json::{filters, list, pairs, text};
 use crate::table::Table;
 
@@ -17,7 +18,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "list")]
     Ls(Ls),
     /// Display detailed information on one or more volumes.
-    Inspect(Names),
+    Inspect(Inspect),
     /// Remove one or more volumes.
     #[command(visible_alias = "remove")]
     Rm(Names),
@@ -51,6 +52,15 @@ pub(crate) struct Ls {
     quiet: bool,
 }
 
+/// Options of `volume inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    format: Format,
+    #[arg(required = true)]
+    volumes: Vec<String>,
+}
+
 /// Volumes.
 #[derive(Debug, Args)]
 pub(crate) struct Names {
@@ -81,12 +91,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
                 table.print();
             }
         }
-        Command::Inspect(names) => {
-            let mut found: Vec<Value> = Vec::new();
-            for name in &names.volumes {
-                found.push(context.client.get(&format!("/volumes/{name}")).await?);
-            }
-            println!("{}", serde_json::to_string_pretty(&found)?);
+        Command::Inspect(inspect) => {
+            let found = Found::each(context, &inspect.volumes, |name| format!("/volumes/{name}")).await;
+            found.print(&inspect.format)?;
         }
         Command::Rm(names) => {
             for name in &names.volumes {

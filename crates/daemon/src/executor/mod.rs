@@ -14,11 +14,14 @@ use std::sync::Arc;
 
 use agent::{Controller, ControllerError, Dependencies, Executor, ExecutorError, NetworkPart};
 use async_trait::async_trait;
+use doctor::Own;
 use engine::Engine;
 use image::ImageStore;
 use model::{Node, NodeDescription, Task, TaskId};
 use net::Net;
+use node::SwarmNode;
 
+use crate::checkup::Doctor;
 use crate::overlay::{Exchange, Gossiping, ShownNetworks};
 use controller::TaskController;
 use pull::Puller;
@@ -61,6 +64,12 @@ impl TaskExecutor {
     pub(crate) fn shown_networks(&self) -> ShownNetworks {
         let Shared { net, exchange, gossiping, .. } = &*self.shared;
         ShownNetworks { net: net.clone(), exchange: exchange.clone(), gossip: gossiping.handle() }
+    }
+
+    /// Looks for what keeps networks from working, and answers peers that look.
+    pub(crate) fn doctor(&self, node: Arc<SwarmNode>, own: Own) -> Doctor {
+        let Shared { net, exchange, gossiping, .. } = &*self.shared;
+        Doctor::new(net.clone(), exchange.clone(), gossiping.handle(), node, own)
     }
 
     /// This node is in no swarm: no task, no ingress.

@@ -193,6 +193,12 @@ impl Exchange {
         self.lock().await.addresses.map(|addresses| addresses.advertise)
     }
 
+    /// This node's addresses, and the port of its tunnels: 0 while it is VXLAN's own.
+    pub(crate) async fn addresses(&self) -> (Option<NodeAddresses>, u16) {
+        let state = self.lock().await;
+        (state.addresses, state.data_path.port)
+    }
+
     async fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().await
     }

@@ -43,6 +43,11 @@ fn tell_event(event: Event) {
         }
         Event::Conflict { name, address } => tracing::warn!(%name, %address, "two nodes gossip under one name"),
         Event::Refuted(what) => tracing::debug!(?what, "something false was told of this node, and contradicted"),
-        Event::Changed(_) | Event::Pushed { .. } | Event::Left => {}
+        Event::Changed(_)
+        | Event::Pushed { .. }
+        | Event::Left
+        | Event::Probed { .. }
+        | Event::Answered { .. }
+        | Event::Noted { .. } => {}
     }
 }

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, dead_code, reason = "a test has no public items, and each test file uses its part")]
 
 mod dockerd_log;
+mod doctor;
 mod faults;
 mod gossip_peers;
 mod hosts;

@@ -4,6 +4,7 @@
 
 mod clients;
 mod crash;
+mod own_cli;
 mod process;
 mod registry;
 mod services;

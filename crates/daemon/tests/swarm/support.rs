@@ -171,7 +171,7 @@ impl Daemon {
         ping(&self.file(socket))
     }
 
-    fn host(&self) -> String {
+    pub fn host(&self) -> String {
         format!("unix://{}", self.file("skep.sock").display())
     }
 

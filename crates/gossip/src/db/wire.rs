@@ -14,6 +14,10 @@ pub(crate) mod kind {
     pub(crate) const BULK_SYNC: u64 = 4;
     pub(crate) const COMPOUND: u64 = 5;
     pub(crate) const NODE_EVENT: u64 = 6;
+    /// Ours, sent to our own members only: see `core::aside`.
+    pub(crate) const QUESTION: u64 = 1001;
+    pub(crate) const ANSWER: u64 = 1002;
+    pub(crate) const NOTE: u64 = 1003;
 }
 
 /// What a node event or a network event says.
@@ -129,6 +133,17 @@ pub(crate) struct Digest {
     /// The sender has found a difference before.
     #[prost(bool, tag = "4")]
     pub(crate) again: bool,
+}
+
+/// A question, an answer, a note: the user's words between our own members.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Aside {
+    #[prost(string, tag = "1")]
+    pub(crate) node: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) bytes: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) padding: Vec<u8>,
 }
 
 /// Appends a field that holds bytes.

@@ -45,7 +45,7 @@ pub(super) struct Contest {
 }
 
 impl Swim {
-    fn next_sequence(&mut self) -> u32 {
+    pub(crate) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }

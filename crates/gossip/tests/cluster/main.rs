@@ -1,5 +1,6 @@
 //! Clusters in virtual time: they converge, nothing stale outlives its bound, and traffic per member does not grow.
 
+mod aside;
 mod faults;
 mod push;
 mod scale;

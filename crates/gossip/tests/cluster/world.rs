@@ -321,6 +321,15 @@ impl World {
             Ok(true) => self.act(node, |gossip, now| gossip.stream(now, &framer.into_message())),
             _ => StreamAnswer::None,
         };
+        let back = match back {
+            // Its user answers with what was asked and by whom.
+            StreamAnswer::Asked { from, bytes } => {
+                let answer = [from.as_bytes(), b" asked ", &bytes].concat();
+                let sealed = self.machines[node].gossip.seal_answer(&answer);
+                sealed.map_or(StreamAnswer::None, StreamAnswer::Now)
+            }
+            other => other,
+        };
         let stuck = matches!(back, StreamAnswer::Applied(_)) && self.machines[node].stuck;
         let end = match (answer, back) {
             (Answer::None, _) => DialEnd::Sent,

@@ -10,5 +10,5 @@ pub(crate) use batch::{
     address_proto_port, proto_port,
 };
 pub(crate) use expr::{Base, Cmp, Ct, Expr, Meta, R1, R2, Rule, SetRef, Verdict};
-pub(crate) use message::{ACK, DUMP, HEADER_LEN, REQUEST, Writer, attribute};
+pub(crate) use message::{ACK, DUMP, HEADER_LEN, REQUEST, Writer, attribute, attributes};
 pub(crate) use socket::{Reply, Socket, await_news, news, was_table_deleted};

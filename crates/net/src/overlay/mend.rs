@@ -22,7 +22,7 @@ use crate::vxlan::{Entries, Entry};
 pub(crate) async fn adopt(of: &Surroundings<'_>, host: &Links) -> Result<BTreeMap<String, Overlay>, NetError> {
     let Surroundings { config, store, .. } = *of;
     let mut overlays = BTreeMap::new();
-    for (network_id, record) in store.read_all::<OverlayRecord>(Folder::Overlays)? {
+    for (network_id, mut record) in store.read_all::<OverlayRecord>(Folder::Overlays)? {
         let path = network_path(config, &network_id);
         let namespace = Namespace::pinned(&path).map_err(|source| NetError::File { path, source })?;
         let Some(namespace) = namespace else {
@@ -31,7 +31,14 @@ pub(crate) async fn adopt(of: &Surroundings<'_>, host: &Links) -> Result<BTreeMa
         };
         let links = Links::open_in(&namespace).map_err(kernel("open a route netlink socket"))?;
         let site = Site { host, namespace: &namespace, links: &links };
-        let devices = match devices::ensure(&site, &record).await {
+        let mut ensured = devices::ensure(&site, &record).await;
+        if let Err(error @ NetError::VniInUse { .. }) = &ensured {
+            // Its containers have each other, and clients have them, also without tunnels.
+            tracing::warn!(%error, network = record.spec.name, "a network ends at this machine");
+            (record.spec.vtep, record.local) = (None, None);
+            ensured = devices::ensure(&site, &record).await;
+        }
+        let devices = match ensured {
             Ok((devices, _)) => devices,
             // made anew, or refused, when the managers ask for it again
             Err(error) => {
