@@ -3,8 +3,8 @@
 //! Environment: `PORT` (default 9005); `IGNORE_SIGTERM=1` lets it live on until SIGKILL; `EXIT_CODE` is what SIGTERM
 //! ends it with (default 0); `EXIT_AFTER_MS` ends it by itself; `START_DELAY_MS` waits before it listens;
 //! `ANSWER_DELAY_MS` waits before each answer. With an argument it runs a command instead: `get URL-PATH` asks the
-//! server in the same container (for health checks), `get URL-PATH HOST` one elsewhere, `resolve NAME` prints a name's
-//! addresses in the order they came, `sleep` does nothing, `env` prints the environment, `exit CODE` ends with that
+//! server in the same container (for health checks), `get URL-PATH HOST` one elsewhere, `resolve NAME…` prints
+//! the names' addresses in the order they came, `sleep` does nothing, `env` prints the environment, `exit CODE` ends with that
 //! code, `cat PATH` prints a file, `write PATH TEXT` writes one, `echo …` prints its words, `uid` prints user and group,
 //! `fill MIB` takes that much memory, `fork N` starts so many children.
 //!
@@ -132,6 +132,21 @@ fn get(path: &str, host: &str) -> i32 {
     }
 }
 
+fn resolve(names: &[String]) -> i32 {
+    let mut code = 0;
+    for name in names {
+        let label = if names.len() > 1 { format!("{name} ") } else { String::new() };
+        match (name.as_str(), 0).to_socket_addrs() {
+            Ok(addresses) => addresses.for_each(|address| println!("{label}{}", address.ip())),
+            Err(error) => {
+                eprintln!("{name}: {error}");
+                code = 1;
+            }
+        }
+    }
+    code
+}
+
 fn wait_forever() -> ! {
     loop {
         // SAFETY: takes nothing and only waits.
@@ -144,16 +159,7 @@ fn command(words: &[String]) -> i32 {
     let count = || word(1).parse::<usize>().unwrap_or(1);
     match word(0) {
         "get" => get(word(1), words.get(2).map_or("127.0.0.1", String::as_str)),
-        "resolve" => match (word(1), 0).to_socket_addrs() {
-            Ok(addresses) => {
-                addresses.for_each(|address| println!("{}", address.ip()));
-                0
-            }
-            Err(error) => {
-                eprintln!("{}: {error}", word(1));
-                1
-            }
-        },
+        "resolve" => resolve(&words[1..]),
         "sleep" => wait_forever(),
         "exit" => word(1).parse().unwrap_or(1),
         "echo" => {

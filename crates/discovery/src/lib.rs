@@ -12,5 +12,5 @@
 mod record;
 mod tables;
 
-pub use record::{ENDPOINT_TABLE, EndpointRecord, PEER_TABLE, PeerRecord, Port, Protocol, RecordError, seed};
+pub use record::{ENDPOINT_TABLE, EndpointRecord, Ingress, PEER_TABLE, PeerRecord, Port, Protocol, RecordError, seed};
 pub use tables::{Backend, Change, EndpointId, NetworkId, Origin, PortGroup, Service, Tables};

@@ -56,6 +56,17 @@ pub struct EndpointRecord {
     pub task_aliases: Vec<String>,
     /// The task is about to stop: it gets no new connections.
     pub disabled: bool,
+    /// How connections to the service's published ports are to be led.
+    pub ingress: Ingress,
+}
+
+/// A service's wishes for its published ports: Skep's own; a dockerd has none, and skips those of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ingress {
+    /// A node that has tasks of its own gives them the connections that it is asked for.
+    pub prefers_local: bool,
+    /// Tasks see the node that was asked, not the client.
+    pub hides_clients: bool,
 }
 
 /// Where an endpoint's link is.
@@ -106,6 +117,8 @@ impl EndpointRecord {
             aliases: self.aliases.clone(),
             task_aliases: self.task_aliases.clone(),
             service_disabled: self.disabled,
+            prefers_local: self.ingress.prefers_local,
+            hides_clients: self.ingress.hides_clients,
         };
         record.encode_to_vec()
     }
@@ -140,6 +153,7 @@ impl EndpointRecord {
             aliases: shortened(record.aliases),
             task_aliases: shortened(record.task_aliases),
             disabled: record.service_disabled,
+            ingress: Ingress { prefers_local: record.prefers_local, hides_clients: record.hides_clients },
         })
     }
 }
@@ -241,6 +255,10 @@ mod wire {
         pub(super) task_aliases: Vec<String>,
         #[prost(bool, tag = "9")]
         pub(super) service_disabled: bool,
+        #[prost(bool, tag = "1001")]
+        pub(super) prefers_local: bool,
+        #[prost(bool, tag = "1002")]
+        pub(super) hides_clients: bool,
     }
 }
 
@@ -259,6 +277,7 @@ mod tests {
             aliases: vec!["www".into()],
             task_aliases: vec!["0123456789ab".into()],
             disabled: true,
+            ingress: Ingress { prefers_local: true, hides_clients: false },
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::record::{EndpointRecord, PeerRecord, Port};
+use crate::record::{EndpointRecord, Ingress, PeerRecord, Port};
 
 /// A network's id.
 pub type NetworkId = Arc<str>;
@@ -51,6 +51,8 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// The published ports; a port that only some tasks have (during an update) has only those behind it.
     pub groups: Vec<PortGroup>,
+    /// What the task that was told of last says.
+    pub ingress: Ingress,
 }
 
 /// Something that is not as it was when changes were taken last.
@@ -336,6 +338,7 @@ impl Network {
         let all = || members.iter().filter_map(|endpoint| self.endpoints.get_key_value(endpoint));
         let is_reached = |(id, known): &(&EndpointId, &Known)| known.origin.here || self.links.contains_key(*id);
         let members = || all().filter(is_reached).map(|(_, known)| known);
+        let last = all().map(|(_, known)| known).max_by_key(|known| known.order);
         let newest = all()
             .map(|(_, known)| known)
             .filter(|known| known.record.virtual_ip.is_some())
@@ -371,6 +374,7 @@ impl Network {
             virtual_ip: newest.and_then(|known| known.record.virtual_ip),
             backends: by_address.iter().map(|(address, known)| backend(*address, known)).collect(),
             groups,
+            ingress: last.map(|known| known.record.ingress).unwrap_or_default(),
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use discovery::{Backend, Change, EndpointRecord, Origin, PeerRecord, Port, PortGroup, Protocol, Service, Tables};
+use discovery::{
+    Backend, Change, EndpointRecord, Ingress, Origin, PeerRecord, Port, PortGroup, Protocol, Service, Tables,
+};
 use proptest::prelude::*;
 
 const HERE: Origin = Origin { here: true, keeps_clients: true };
@@ -68,6 +70,7 @@ fn a_service_is_the_sum_of_its_tasks() {
             PortGroup { ports: vec![port(80)], backends: vec![a, b] },
             PortGroup { ports: vec![port(443)], backends: vec![b] },
         ],
+        ingress: Ingress::default(),
     };
     assert_eq!(services(tables.take_changes()), [("web".to_owned(), Some(expected))]);
     assert!(tables.take_changes().is_empty());

@@ -265,11 +265,6 @@ impl<T: Kind> Balance<T> {
         Ok(KeyChange { added, removed: delta.removed })
     }
 
-    /// How many TCP connections to a backend are open.
-    pub(crate) fn open_connections(&mut self, backend: Ipv4Addr) -> io::Result<usize> {
-        conntrack::count(&mut self.socket, |flow| flow.is_open && flow.answers == backend)
-    }
-
     fn write(&mut self, service_id: &str, delta: &Delta<T::Key>) -> io::Result<()> {
         if self.is_torn {
             return self.restore();

@@ -11,10 +11,7 @@ const DELETE: u16 = (SUBSYSTEM << 8) | 2;
 const ENTRY: u16 = SUBSYSTEM << 8;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
-const PROTOCOL_INFO: u16 = 4;
 const ID: u16 = 12;
-/// Both ends have said goodbye, or one has broken off (`enum tcp_conntrack`).
-const TCP_TIME_WAIT: u8 = 7;
 const NESTED: u16 = 0x8000;
 
 /// A tracked flow.
@@ -28,15 +25,6 @@ pub(crate) struct Flow {
     pub(crate) asked: Ipv4Addr,
     /// Address that answers, after translation.
     pub(crate) answers: Ipv4Addr,
-    /// TCP: whether an end still has something to say.
-    pub(crate) is_open: bool,
-}
-
-/// How many IPv4 flows `is_wanted` picks.
-pub(crate) fn count(socket: &mut Socket, is_wanted: impl Fn(&Flow) -> bool) -> io::Result<usize> {
-    let flows = dump(socket)?;
-    let flows = flows.iter().filter_map(|reply| attributes(reply)).filter_map(read);
-    Ok(flows.filter(is_wanted).count())
 }
 
 fn dump(socket: &mut Socket) -> io::Result<Vec<Reply>> {
@@ -87,11 +75,5 @@ fn read(attributes: &[u8]) -> Option<Flow> {
         port: u16::from_be_bytes(attribute(proto, 3)?.try_into().ok()?),
         asked: address(original, 2)?,
         answers: address(attribute(attributes, TUPLE_REPLY)?, 1)?,
-        is_open: tcp_state(attributes).is_some_and(|state| state < TCP_TIME_WAIT),
     })
-}
-
-/// `enum tcp_conntrack`; `None` for other protocols.
-fn tcp_state(attributes: &[u8]) -> Option<u8> {
-    attribute(attribute(attribute(attributes, PROTOCOL_INFO)?, 1)?, 1)?.first().copied()
 }

@@ -7,7 +7,6 @@
 //!                   └────────────────────────────────────────────────────────────────────────  eth1 (default route)
 //! ```
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::balance::{Balance, KeyChange, Service};
@@ -210,21 +209,6 @@ impl Inner {
         self.store.write_record(Folder::Services, service_id, &record)?;
         let change = ingress.mesh.set(service_id, service).map_err(kernel("write the mesh"))?;
         apply_ports(&self.config, &mut state, &change)
-    }
-
-    /// See [`crate::Net::open_connections`].
-    pub(crate) fn open_connections(&self, backend: Ipv4Addr) -> Result<usize, NetError> {
-        let mut state = self.state();
-        let action = || kernel("read the connections of a balancer");
-        let mut count = match state.ingress.as_mut() {
-            Some(ingress) => ingress.mesh.open_connections(backend).map_err(action())?,
-            None => 0,
-        };
-        let networks = state.overlays.values_mut().filter(|overlay| overlay.record.spec.subnet_of(backend).is_some());
-        for balancer in networks.filter_map(|overlay| overlay.balancer.as_mut()) {
-            count += balancer.vips.open_connections(backend).map_err(action())?;
-        }
-        Ok(count)
     }
 
     /// See [`crate::Net::remove_service`].

@@ -20,6 +20,7 @@ mod error;
 mod etc_files;
 mod fading;
 mod firewall;
+mod inbound;
 mod ingress;
 mod ipam;
 mod legacy;

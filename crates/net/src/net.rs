@@ -13,7 +13,7 @@ use crate::fading::Fading;
 use crate::firewall::Firewall;
 use crate::ipam::{free_subnet, mac_of};
 use crate::links::Links;
-use crate::netns;
+use crate::netns::{self, Namespace};
 use crate::open::Surroundings;
 use crate::overlay::{OverlayRecord, Turns};
 use crate::ports::PortTable;
@@ -256,10 +256,15 @@ impl Net {
         state.overlays.get(network_id).map(|overlay| overlay.virtual_services()).unwrap_or_default()
     }
 
-    /// How many TCP connections through this node's mesh and balancers to a task are open; those that are ending in order do
-    /// not count. Reads the whole connection table of each.
-    pub fn open_connections(&self, backend: Ipv4Addr) -> Result<usize, NetError> {
-        self.inner.open_connections(backend)
+    /// How many TCP connections of others to a container are open, whichever way they came; those that are ending in order do
+    /// not count, and none does if there is no such container. Reads all of its sockets.
+    pub async fn open_connections(&self, container_id: &str) -> Result<usize, NetError> {
+        let Some(path) = self.sandbox(container_id).and_then(|sandbox| sandbox.netns) else { return Ok(0) };
+        let counted = tokio::task::spawn_blocking(move || match Namespace::pinned(&path)? {
+            Some(namespace) => crate::inbound::count(&namespace),
+            None => Ok(0),
+        });
+        counted.await.expect("counting does not panic").map_err(kernel("read a container's connections"))
     }
 
     /// Takes a service out of the mesh. `Ok` if it is not there.

@@ -109,7 +109,10 @@ fn open_connections_go_on_and_datagrams_move_when_a_task_goes() {
         set(node, &[FAR]);
         assert_eq!(ask_udp(&socket).unwrap(), "far 10.0.1.201");
         let mut open = client.run(|| Client::connect("10.0.1.100:80").unwrap());
-        assert_eq!(node.net.open_connections(FAR.into()).unwrap(), 1);
+        let open_to = |index: usize, word: &'static str| {
+            cluster.nodes[index].call(move |net| async move { net.open_connections(&container(word)).await }).unwrap()
+        };
+        assert_eq!((open_to(0, "near"), open_to(1, "far"), open_to(1, "nobody")), (0, 1, 0));
         set(node, &[NEAR]);
         assert_eq!(ask_udp(&socket).unwrap(), "near 10.0.1.201");
         assert_eq!(greet(&client, "10.0.1.100:80"), Ok("near 10.0.1.201".to_owned()));

@@ -69,11 +69,11 @@ impl TaskController {
         self.shared.exchange.enable(&found.id, record).await.map_err(failed)
     }
 
-    /// No new connection comes from this node, and the others are told. `None`: none could come before.
-    async fn disable(&self) -> Option<Withdrawal> {
+    /// No new connection comes from this node, and the others are told; the container. `None`: none could come before.
+    async fn disable(&self) -> Option<(String, Withdrawal)> {
         let found = self.inspect().await.ok()?;
         match self.shared.exchange.disable(&found.id).await {
-            Ok(withdrawal) => withdrawal,
+            Ok(withdrawal) => Some((found.id, withdrawal?)),
             Err(error) => {
                 // The container stops all the same: a task that cannot be stopped is worse than one refused connection.
                 let (task, error) = (self.task(), chain(&error));
@@ -85,20 +85,18 @@ impl TaskController {
 
     /// No new connection comes, from any node that could be told; those that are open had a moment to end.
     async fn withdraw(&self) {
-        if let Some(withdrawal) = self.disable().await {
+        if let Some((container, withdrawal)) = self.disable().await {
             withdrawal.known().await;
-            self.drain().await;
+            self.drain(&container).await;
         }
     }
 
-    /// Gives connections through this node's mesh that were open when the task left it a moment to end.
-    async fn drain(&self) {
-        let task = self.task();
-        let Some(address) = request::ingress_attachment(&task).and_then(crate::overlay::address_of) else { return };
+    /// Gives connections that were open when the task left the tables a moment to end.
+    async fn drain(&self, container: &str) {
         let deadline = Instant::now() + DRAIN_LIMIT;
         let mut pause = SHORTEST_LOOK;
         loop {
-            match self.shared.net.open_connections(address.address) {
+            match self.shared.net.open_connections(container).await {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) => return tracing::warn!(%error, "open connections cannot be counted"),

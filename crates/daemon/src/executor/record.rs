@@ -1,8 +1,9 @@
 //! A task as the others know it: the record of its endpoint on one network.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use discovery::{EndpointRecord, Port, Protocol};
+use discovery::{EndpointRecord, Ingress, Port, Protocol};
 use model::{PortConfig, PortProtocol, PublishMode, Task};
 use net::{Ipv4Cidr, NameRecord};
 
@@ -36,7 +37,14 @@ pub(super) fn endpoint_record(
         task_aliases: NameRecord::aliases_of(&name, &[], container, hostname),
         name,
         disabled: false,
+        ingress: ingress(&task.service_annotations.labels),
     })
+}
+
+/// `skep.ingress.locality=prefer` and `skep.ingress.snat=always`.
+fn ingress(labels: &BTreeMap<String, String>) -> Ingress {
+    let is = |label: &str, value: &str| labels.get(label).is_some_and(|given| given == value);
+    Ingress { prefers_local: is("skep.ingress.locality", "prefer"), hides_clients: is("skep.ingress.snat", "always") }
 }
 
 fn port(port: &PortConfig) -> Option<Port> {

@@ -458,8 +458,10 @@ impl Exchange {
         let mut state = self.lock().await;
         for (Told { table, network, endpoint, keeps_clients }, value) in told {
             tracing::debug!(?table, network, endpoint, gone = value.is_none(), "told by another node");
-            // News of a network that this node has left may still be on its way.
-            if !state.held.contains_key(&network) {
+            // News of a network that this node has left may still be on its way, and what a former daemon of this node told of
+            // its endpoints goes round until its name is forgotten.
+            let is_own = state.own.contains_key(&(network.clone(), endpoint.clone()));
+            if is_own || !state.held.contains_key(&network) {
                 continue;
             }
             match (table, value) {

@@ -60,9 +60,12 @@ pub(crate) fn port_groups(service: &Service) -> Vec<PortGroup> {
         published_port: port.published,
         target_port: port.target,
     };
-    let group = |group: &discovery::PortGroup| PortGroup {
-        ports: group.ports.iter().map(port).collect(),
-        backends: backends(&group.backends),
+    let group = |group: &discovery::PortGroup| {
+        let mut led_to = backends(&group.backends);
+        if service.ingress.prefers_local && led_to.iter().any(|backend| backend.node == BackendNode::Here) {
+            led_to.retain(|backend| backend.node == BackendNode::Here);
+        }
+        PortGroup { ports: group.ports.iter().map(port).collect(), backends: led_to }
     };
     service.groups.iter().map(group).collect()
 }

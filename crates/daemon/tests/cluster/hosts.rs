@@ -2,8 +2,9 @@
 //! [`Wire`] ends all of them and checks that nothing is left.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -342,6 +343,17 @@ impl Host {
     /// A command of Skep's own, whatever it comes to.
     pub fn try_skep(&self, line: &str) -> Done {
         self.command(SKEP, &words(line))
+    }
+
+    /// What the daemon's API answers to a GET.
+    pub fn get(&self, path: &str) -> serde_json::Value {
+        let mut stream = UnixStream::connect(self.place.join("sock")).expect("the daemon");
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a whole answer");
+        assert!(head.contains(" 200 "), "{}: GET {path}: {answer}", self.name);
+        serde_json::from_str(body).expect("JSON")
     }
 
     /// A docker command with something to read.

@@ -10,6 +10,8 @@ mod hosts;
 mod load;
 mod managers;
 mod mesh;
+mod mixed;
+mod names;
 mod peers;
 mod rebalance;
 #[path = "../swarm/support.rs"]

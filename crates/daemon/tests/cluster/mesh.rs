@@ -17,7 +17,7 @@ pub fn swarm(count: usize) -> Wire {
 }
 
 /// The one container of a service on a machine.
-fn container(host: &Host, service: &str) -> String {
+pub fn container(host: &Host, service: &str) -> String {
     let filter = format!("label=com.docker.swarm.service.name={service}");
     until("a container", || {
         let ids = host.docker(&format!("ps -q --no-trunc --filter {filter}"));
@@ -26,12 +26,12 @@ fn container(host: &Host, service: &str) -> String {
 }
 
 /// What a command in a container prints.
-fn run(host: &Host, container: &str, command: &str) -> String {
+pub fn run(host: &Host, container: &str, command: &str) -> String {
     host.try_docker(&format!("exec {container} /tiny-service {command}")).out
 }
 
 /// The same by line, sorted.
-fn lines(host: &Host, container: &str, command: &str) -> Vec<String> {
+pub fn lines(host: &Host, container: &str, command: &str) -> Vec<String> {
     let mut lines: Vec<String> = run(host, container, command).lines().map(str::to_owned).collect();
     lines.sort();
     lines
@@ -112,4 +112,32 @@ fn tasks_on_one_network_find_each_other_on_all_nodes() {
     }
     a.until("network rm mesh", |_| true);
     b.until("network ls -q --filter name=mesh", str::is_empty);
+}
+
+#[test]
+fn a_service_may_ask_for_tasks_near_the_client_and_for_the_old_way() {
+    let wire = swarm(3);
+    let [a, b, c] = wire.hosts.as_slice() else { unreachable!("three machines") };
+    let labels = "--label skep.ingress.locality=prefer --label skep.ingress.snat=always";
+    let place = "--replicas 2 --constraint node.hostname!=c";
+    a.docker(&format!("service create -d --name web {place} {labels} -p 9005:9005 tiny-service"));
+    a.until_replicas("web", "2/2");
+    let own = [a, b].map(|host| container(host, "web")[..12].to_owned());
+    let seen = |host: &Host| -> Vec<String> {
+        let mut seen: Vec<String> =
+            (0..6).map(|_| hostname(&wire.get(&host.address, 9005).expect("an answer"))).collect();
+        seen.sort();
+        seen.dedup();
+        seen
+    };
+    let mut both = own.to_vec();
+    both.sort();
+    // Who has no task asks all.
+    until("both tasks by way of c", || (wire.get(&c.address, 9005).is_ok() && seen(c) == both).then_some(()));
+    assert_eq!(seen(a), [own[0].clone()]);
+    assert_eq!(seen(b), [own[1].clone()]);
+    for host in [a, b, c] {
+        let peer = wire.get_path(&host.address, 9005, "/peer").expect("an answer");
+        assert!(peer.starts_with("10.0.0."), "asked {}, seen as {peer}", host.name);
+    }
 }

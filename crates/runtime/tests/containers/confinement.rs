@@ -140,7 +140,7 @@ fn masked_filters() -> [serde_json::Value; 3] {
 #[test]
 fn filters_look_at_arguments() {
     for (number, filter) in masked_filters().into_iter().enumerate() {
-        let mut sandbox = Sandbox::new("cd /tmp; touch x; chmod 4755 x; chmod 6755 x && sleep 1000");
+        let mut sandbox = Sandbox::new("cd /tmp; touch x; chmod 4755 x; chmod 6755 x && echo through; sleep 1000");
         sandbox.spec["linux"]["seccomp"] = filter;
         if number == 1 {
             // With hooks libcontainer does all of it.
@@ -151,6 +151,7 @@ fn filters_look_at_arguments() {
         let outcome = sandbox.exec(&sandbox.process("cd /tmp; touch y; chmod 4755 y; chmod 6755 y && echo ok"));
         assert_eq!(outcome.stdout, "ok\n", "{number}: {outcome:?}");
         assert_eq!(outcome.stderr.matches("Function not implemented").count(), 1, "{number}: {outcome:?}");
+        sandbox.until_text("stdout", "through");
         sandbox.done(&["kill", &sandbox.id, "KILL"]);
         assert_eq!(crate::support::wait(pid), 137);
         sandbox.done(&["delete", &sandbox.id]);

@@ -141,6 +141,15 @@ impl Sandbox {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Waits until a file of the container's output holds a text.
+    pub(crate) fn until_text(&self, name: &str, text: &str) {
+        let start = std::time::Instant::now();
+        while !self.text(name).contains(text) {
+            assert!(start.elapsed() < std::time::Duration::from_secs(30), "{name}: {}", self.text(name));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
     pub(crate) fn start(&self) {
         self.done(&["start", &self.id]);
     }

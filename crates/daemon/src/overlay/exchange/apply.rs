@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use discovery::{Change, EndpointRecord, Service};
-use net::{NameRecord, NetError, Peer, ServiceNames};
+use net::{ClientAddress, NameRecord, NetError, Peer, ServiceNames};
 
 use super::{Exchange, OWNER, State, words};
 use crate::errors::chain;
@@ -89,7 +89,10 @@ impl Exchange {
     ) -> Result<(), NetError> {
         let net = &self.0.net;
         match now {
-            Some(now) if is_ingress => net.set_service(service, words::port_groups(now), Default::default()).await,
+            Some(now) if is_ingress => {
+                let clients = if now.ingress.hides_clients { ClientAddress::Hidden } else { ClientAddress::Kept };
+                net.set_service(service, words::port_groups(now), clients).await
+            }
             None if is_ingress => net.remove_service(service).await,
             Some(Service { virtual_ip: Some(IpAddr::V4(address)), backends, .. }) => {
                 net.set_virtual_service(network, service, *address, words::addresses(backends)).await
