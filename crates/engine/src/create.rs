@@ -3,22 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use docker_types::container::{
-    ContainerConfig, CreateRequest, CreateResponse, EndpointIpamConfig, EndpointSettings, HostConfig, NetworkingConfig,
-};
+use docker_types::container::{ContainerConfig, CreateRequest, CreateResponse, HostConfig, NetworkingConfig};
 use docker_types::container_spec::Ulimit;
 use image::ImageRecord;
 
 use crate::clock::{Clock, fresh_id};
 use crate::engine::{Inner, blocking};
-use crate::launch::{PREDEFINED_NETWORKS, parse_port, port_requests};
+use crate::launch::{parse_port, port_requests};
 use crate::merge::{command_of, merge};
 use crate::mount_points::plan_mounts;
 use crate::options::CreateOptions;
 use crate::record::{ContainerPaths, Flush, MountKind, MountRecord, RECORD_VERSION, Record, TaskRecord};
 use crate::spec::DEFAULT_SHM_SIZE;
 use crate::volumes::LOCAL_DRIVER;
-use crate::{Engine, EngineError, FileKind, owner, task_files, validate};
+use crate::{Engine, EngineError, FileKind, endpoint_settings, owner, task_files, validate};
 
 impl Engine {
     /// Makes a container; `name` without or with `/`, `None` for a random one.
@@ -116,35 +114,9 @@ fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<
         ..Record::default()
     };
     port_requests(&record)?;
-    check_addresses(&record)?;
-    Ok(record)
-}
-
-/// Addresses and aliases are given on networks of the user's only.
-fn check_addresses(record: &Record) -> Result<(), EngineError> {
     let endpoints = record.networking.endpoints_config.iter().flatten();
-    for (network, endpoint) in endpoints.filter(|(name, _)| PREDEFINED_NETWORKS.contains(&name.as_str())) {
-        let Some(EndpointSettings { ipam_config, aliases, .. }) = endpoint else { continue };
-        let has_address =
-            |wanted: &EndpointIpamConfig| !wanted.ipv4_address.is_empty() || !wanted.ipv6_address.is_empty();
-        let reasons = [
-            (
-                ipam_config.as_ref().is_some_and(has_address),
-                "user specified IP address is supported on user defined networks only",
-            ),
-            (
-                aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()),
-                "network-scoped aliases are only supported for user-defined networks",
-            ),
-        ];
-        let reasons: Vec<_> = reasons.iter().filter(|(is_so, _)| *is_so).map(|(_, reason)| *reason).collect();
-        if !reasons.is_empty() {
-            let reasons = reasons.join("\n");
-            let text = format!("invalid config for network {network}: invalid endpoint settings:\n{reasons}");
-            return Err(EngineError::invalid(text));
-        }
-    }
-    Ok(())
+    endpoint_settings::check_all(endpoints, |network| engine.network.network(network))?;
+    Ok(record)
 }
 
 /// Whether the network exists is asked at the start, as in dockerd: here "not found" would mean the image to clients.
