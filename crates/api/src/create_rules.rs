@@ -89,6 +89,12 @@ fn for_older_clients(request: &mut CreateRequest, host: &mut HostConfig, version
     if let (false, Some(health)) = (version.at_least(44), &mut request.healthcheck) {
         health.start_interval = 0;
     }
+    let endpoints = request.networking_config.iter_mut().flat_map(|config| &mut config.endpoints_config);
+    for endpoint in endpoints.flat_map(|endpoints| endpoints.values_mut().flatten()) {
+        if !version.at_least(48) {
+            endpoint.gw_priority = 0;
+        }
+    }
 }
 
 fn check_mount(mount: &mut Mount, version: ClientVersion) -> Result<(), ApiError> {

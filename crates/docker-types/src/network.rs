@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use model as m;
 use serde::{Deserialize, Serialize};
 
+use crate::container::EndpointSettings;
 use crate::json::is_zero;
 use crate::service::{SpecError, annotations};
 use crate::swarm::Version;
@@ -259,6 +260,22 @@ pub struct NetworkCreateRequest {
     pub labels: BTreeMap<String, String>,
     /// Old clients only; means nothing.
     pub check_duplicate: bool,
+}
+
+/// `POST /networks/{id}/connect`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct NetworkConnectRequest {
+    pub container: String,
+    pub endpoint_config: Option<EndpointSettings>,
+}
+
+/// `POST /networks/{id}/disconnect`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct NetworkDisconnectRequest {
+    pub container: String,
+    pub force: bool,
 }
 
 /// Answer to `POST /networks/create`.

@@ -7,6 +7,7 @@
 //! One change of a container at a time. A daemon that dies in between leaves a link that belongs to nobody, which the next
 //! one removes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::bridges::Wish;
@@ -46,7 +47,12 @@ pub(crate) fn has_resolver(record: &SandboxRecord) -> bool {
 
 impl Inner {
     /// See [`crate::Net::connect`].
-    pub(crate) async fn connect(&self, container_id: &str, connection: Connection) -> Result<Endpoint, NetError> {
+    pub(crate) async fn connect(
+        &self,
+        container_id: &str,
+        connection: Connection,
+        links: BTreeMap<String, String>,
+    ) -> Result<Endpoint, NetError> {
         let turn = self.turns.of(&turn_key(container_id));
         let _turn = turn.lock().await;
         if let Some(endpoint) = self.state().existing_endpoint(container_id, &connection)? {
@@ -64,7 +70,7 @@ impl Inner {
             self.settle_ways(container_id, &before).await?;
             return Err(error);
         }
-        self.note_connection(container_id, &connection, &endpoint)?;
+        self.note_connection(container_id, &connection, &endpoint, links)?;
         self.refresh_resolver(container_id).await?;
         if let Connection::Bridge(spec) = &connection {
             self.name_endpoint(&endpoint, &spec.names);
@@ -193,6 +199,7 @@ impl Inner {
         container_id: &str,
         connection: &Connection,
         endpoint: &Endpoint,
+        links: BTreeMap<String, String>,
     ) -> Result<(), NetError> {
         let has_names = match connection {
             Connection::Overlay(_) => true,
@@ -205,7 +212,7 @@ impl Inner {
             }
             if has_names {
                 let (id, name) = (endpoint.network_id.clone(), endpoint.network_name.clone());
-                record.spec.dns_networks.push(DnsNetwork { id, name, aliases: Default::default() });
+                record.spec.dns_networks.push(DnsNetwork { id, name, aliases: links });
                 record.spec.dns_networks.sort_by(|one, other| one.name.cmp(&other.name));
             }
         })
@@ -317,11 +324,11 @@ fn turn_key(container_id: &str) -> String {
 /// The namespace of a sandbox that has one to itself.
 fn own_namespace(record: &SandboxRecord) -> Result<PathBuf, NetError> {
     match (&record.spec.mode, &record.sandbox.netns) {
-        (SandboxMode::Bridge | SandboxMode::Swarm | SandboxMode::Networks, Some(path)) => Ok(path.clone()),
-        _ => {
+        (SandboxMode::Host | SandboxMode::Container(_), _) | (_, None) => {
             let id = &record.spec.container_id;
             Err(NetError::Invalid(format!("container {id} shares a network namespace or has none to connect")))
         }
+        (_, Some(path)) => Ok(path.clone()),
     }
 }
 

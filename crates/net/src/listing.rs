@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use crate::bridges::BridgeRecord;
 use crate::state::{BRIDGE, GWBRIDGE, State};
 use crate::store::NetworkRecord;
-use crate::{Endpoint, Ipv4Cidr, NetConfig, NetworkContainer, NetworkInfo, SandboxMode, SubnetInfo};
+use crate::{Endpoint, Ipv4Cidr, NetConfig, NetworkContainer, NetworkInfo, OverlaySubnet, SandboxMode, SubnetInfo};
 
 /// All networks of this machine.
 pub(crate) fn networks(state: &State, config: &NetConfig) -> Vec<NetworkInfo> {
@@ -28,7 +28,7 @@ pub(crate) fn networks(state: &State, config: &NetConfig) -> Vec<NetworkInfo> {
             created_unix_ns: overlay.record.created_unix_ns.into(),
             driver: "overlay".to_owned(),
             scope: "swarm".to_owned(),
-            subnets: spec.subnets.iter().map(|subnet| whole(subnet.subnet, subnet.gateway)).collect(),
+            subnets: spec.subnets.iter().map(of_overlay).collect(),
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
             internal: spec.internal,
@@ -68,6 +68,7 @@ fn of_user(state: &State, record: &BridgeRecord) -> NetworkInfo {
     let subnet = SubnetInfo {
         range: spec.range,
         reserved: spec.reserved.clone(),
+        is_chosen: spec.subnet.is_some(),
         ..whole(record.address.network(), record.address.address)
     };
     NetworkInfo {
@@ -86,8 +87,12 @@ fn of_user(state: &State, record: &BridgeRecord) -> NetworkInfo {
     }
 }
 
+fn of_overlay(subnet: &OverlaySubnet) -> SubnetInfo {
+    SubnetInfo { is_chosen: true, ..whole(subnet.subnet, subnet.gateway) }
+}
+
 fn whole(subnet: Ipv4Cidr, gateway: Ipv4Addr) -> SubnetInfo {
-    SubnetInfo { subnet, gateway, range: None, reserved: BTreeMap::new() }
+    SubnetInfo { subnet, gateway, range: None, reserved: BTreeMap::new(), is_chosen: false }
 }
 
 fn containers(state: &State, network_id: &str, network_name: &str) -> Vec<NetworkContainer> {

@@ -176,6 +176,11 @@ impl Net {
         self.inner.state().overlays.values().map(|overlay| overlay.record.spec.clone()).collect()
     }
 
+    /// Whether this node has an overlay network of this id.
+    pub fn is_overlay(&self, network_id: &str) -> bool {
+        self.inner.state().overlays.contains_key(network_id)
+    }
+
     /// Replaces all that is known of a network's endpoints on other nodes; those of this node are passed over.
     pub async fn set_peers(&self, network_id: &str, peers: Vec<Peer>) -> Result<(), NetError> {
         let (inner, network_id) = (Arc::clone(&self.inner), network_id.to_owned());
@@ -195,11 +200,16 @@ impl Net {
         state.overlays.get(network_id).map(|overlay| overlay.peers.all().copied().collect()).unwrap_or_default()
     }
 
-    /// Connects a container that runs to a network. Its default route, its published ports and its name server follow. Asked
-    /// again for the same, it returns what is there.
-    pub async fn connect(&self, container_id: &str, connection: Connection) -> Result<Endpoint, NetError> {
+    /// Connects a container that runs to a network. Its default route, its published ports and its name server follow; `links`
+    /// are names that it alone knows, as in [`crate::DnsNetwork::aliases`]. Asked again for the same, it returns what is there.
+    pub async fn connect(
+        &self,
+        container_id: &str,
+        connection: Connection,
+        links: BTreeMap<String, String>,
+    ) -> Result<Endpoint, NetError> {
         let (inner, container_id) = (Arc::clone(&self.inner), container_id.to_owned());
-        to_the_end(async move { inner.connect(&container_id, connection).await }).await
+        to_the_end(async move { inner.connect(&container_id, connection, links).await }).await
     }
 
     /// Disconnects a container that runs from a network.

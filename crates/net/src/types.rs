@@ -134,8 +134,6 @@ pub struct SandboxSpec {
     pub bridges: Vec<BridgeEndpointSpec>,
     /// Ports to open on the host.
     pub ports: Vec<PortBinding>,
-    /// Additional names of the container.
-    pub aliases: Vec<String>,
     /// Own DNS settings; empty lists fall back to the daemon's, then the host's.
     pub dns: DnsConfig,
     /// Networks with names, in the order in which they are asked: their members find each other through a name server of
@@ -163,7 +161,6 @@ impl SandboxSpec {
             overlays: Vec::new(),
             bridges: Vec::new(),
             ports: Vec::new(),
-            aliases: Vec::new(),
             dns: DnsConfig::default(),
             dns_networks: Vec::new(),
             extra_hosts: Vec::new(),
@@ -302,10 +299,12 @@ pub struct SubnetInfo {
     pub range: Option<Ipv4Cidr>,
     /// Addresses that are not given, with their names.
     pub reserved: BTreeMap<String, Ipv4Addr>,
+    /// Somebody has chosen it, so that addresses may be asked for.
+    pub is_chosen: bool,
 }
 
 /// A network of this machine, for `GET /networks` and inspect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkInfo {
     /// Id: 64 hex digits, the same as long as the network exists; ingress has the swarm's id.
     pub id: String,

@@ -274,7 +274,7 @@ fn a_running_container_is_connected_and_disconnected() {
         cluster.tell(&db, &[(0, [10, 0, 2, 5]), (1, [10, 0, 2, 6])]);
         let connect = |id: &str, address: &str| {
             let spec = Connection::Overlay(OverlayEndpointSpec::new(id, address.parse().unwrap()));
-            node.call(|net| async move { net.connect(&container("one"), spec).await })
+            node.call(|net| async move { net.connect(&container("one"), spec, Default::default()).await })
         };
         let endpoint = connect(&db.network_id, "10.0.2.5/24").unwrap();
         assert_eq!((endpoint.link.as_str(), endpoint.mac.as_str()), ("eth2", "02:42:0a:00:02:05"));

@@ -164,13 +164,14 @@ fn a_running_container_changes_networks() {
             let address = address.map(|address| address.parse().unwrap());
             let names = vec!["web".to_owned(), "www".to_owned()];
             let spec = BridgeEndpointSpec { address, names, ..BridgeEndpointSpec::new(id) };
-            net.connect(&container("web"), Connection::Bridge(spec)).await
+            net.connect(&container("web"), Connection::Bridge(spec), [("d".to_owned(), "db".to_owned())].into()).await
         };
         let endpoint = connect(&app, Some("10.10.1.9")).await.unwrap();
         assert_eq!((endpoint.link.as_str(), endpoint.address.to_string().as_str()), ("eth1", "10.10.1.9/24"));
         assert_eq!(connect(&app, Some("10.10.1.9")).await.unwrap(), endpoint);
         assert!(matches!(connect(&app, None).await, Err(NetError::EndpointExists { .. })));
         assert_eq!(resolve(&ns, "db").await, [own_address(&db)]);
+        assert_eq!(resolve(&ns, "d").await, [own_address(&db)], "linked");
         let files = net.etc_files(&container("web")).unwrap();
         assert!(files.resolv_conf.contains("nameserver 127.0.0.11") && files.hosts.contains("10.10.1.9\tweb"));
         // of several networks the first by name leads out, and the ports follow
