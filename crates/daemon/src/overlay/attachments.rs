@@ -137,10 +137,9 @@ impl Attachments {
             Err(_) => return Err(too_late()),
         };
         let mut table = self.0.table.subscribe();
-        let offered = timeout_at(deadline, table.wait_for(|table| table.places.contains_key(&id))).await;
-        if offered.is_ok()
-            && let Some(task) = self.take(&id)
-        {
+        // What the wait gives back locks the table.
+        let is_offered = timeout_at(deadline, table.wait_for(|table| table.places.contains_key(&id))).await.is_ok();
+        if is_offered && let Some(task) = self.take(&id) {
             return Ok(task);
         }
         tokio::spawn(async move {

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, dead_code, reason = "a test has no public items, and each test file uses its part")]
 
+mod attachments;
 mod dockerd_log;
 mod faults;
 mod gossip_peers;

@@ -4,7 +4,7 @@ use crate::hosts::{Host, Wire};
 use crate::support::{hostname, until};
 
 /// The swarm of so many machines, each with the tiny image.
-fn swarm(count: usize) -> Wire {
+pub fn swarm(count: usize) -> Wire {
     let wire = Wire::start(count);
     for host in &wire.hosts {
         host.load_tiny();
@@ -17,7 +17,7 @@ fn swarm(count: usize) -> Wire {
 }
 
 /// The one container of a service on a machine.
-fn container(host: &Host, service: &str) -> String {
+pub fn container(host: &Host, service: &str) -> String {
     let filter = format!("label=com.docker.swarm.service.name={service}");
     until("a container", || {
         let ids = host.docker(&format!("ps -q --no-trunc --filter {filter}"));
@@ -26,12 +26,12 @@ fn container(host: &Host, service: &str) -> String {
 }
 
 /// What a command in a container prints.
-fn run(host: &Host, container: &str, command: &str) -> String {
+pub fn run(host: &Host, container: &str, command: &str) -> String {
     host.try_docker(&format!("exec {container} /tiny-service {command}")).out
 }
 
 /// The same by line, sorted.
-fn lines(host: &Host, container: &str, command: &str) -> Vec<String> {
+pub fn lines(host: &Host, container: &str, command: &str) -> Vec<String> {
     let mut lines: Vec<String> = run(host, container, command).lines().map(str::to_owned).collect();
     lines.sort();
     lines
