@@ -8,6 +8,8 @@ use docker_types::time::Time;
 use engine::NetworkError;
 use net::{BridgeNetworkSpec, NetworkInfo, SubnetInfo};
 
+use crate::networks::GATEWAY_BRIDGE;
+
 /// Networks of this machine, and what it knows of the swarm's. `daemon` gives them.
 #[async_trait]
 pub trait LocalNetworks: Send + Sync + 'static {
@@ -24,6 +26,9 @@ pub trait LocalNetworks: Send + Sync + 'static {
     /// Removes a network of this machine that nobody is on.
     async fn remove(&self, network_id: &str) -> Result<(), NetworkError>;
 }
+
+/// Bridges that no user made.
+const BY_THE_DAEMON: [&str; 2] = ["bridge", GATEWAY_BRIDGE];
 
 /// A network in Docker's JSON.
 pub(crate) fn shown(info: NetworkInfo) -> Network {
@@ -43,6 +48,9 @@ pub(crate) fn shown(info: NetworkInfo) -> Network {
         };
         (container.container_id, resource)
     };
+    // As the command line sends them; networks that the daemon made itself were made without.
+    let is_users = info.driver == "bridge" && !BY_THE_DAEMON.contains(&info.name.as_str());
+    let ipam_options = is_users.then(BTreeMap::new);
     Network {
         name: info.name,
         id: info.id,
@@ -52,7 +60,7 @@ pub(crate) fn shown(info: NetworkInfo) -> Network {
         enable_ipv4: true,
         ipam: Ipam {
             driver: "default".to_owned(),
-            options: None,
+            options: ipam_options,
             config: Some(info.subnets.into_iter().map(ipam).collect()),
         },
         internal: info.internal,

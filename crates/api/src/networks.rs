@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use docker_types::event::{Actor, EventMessage};
-use docker_types::filters::{FilterError, Filters};
+use docker_types::filters::Filters;
 use docker_types::network::{
     Network, NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest,
     NetworksPruneResponse, PREDEFINED_LABEL, PeerInfo,
@@ -27,7 +27,7 @@ const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
 pub(crate) const OVERLAY: &str = "overlay";
 const SWARM_SCOPE: &str = "swarm";
 /// The bridge that leads out of the swarm's networks.
-const GATEWAY_BRIDGE: &str = "docker_gwbridge";
+pub(crate) const GATEWAY_BRIDGE: &str = "docker_gwbridge";
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 
@@ -98,26 +98,36 @@ pub(crate) async fn list(State(state): State<Shared>, params: Params) -> ApiResu
 
 fn passes(filters: &Filters, network: &Network) -> Result<bool, ApiError> {
     let builtin = is_predefined(&network.name);
-    let kind_passes = match filters.get("type").next() {
-        None => true,
-        Some("builtin") => builtin,
-        Some("custom") => !builtin,
-        Some(_) => {
-            return Err(FilterError::BadValue { key: "type".to_owned(), values: filters.values("type") }.into());
-        }
-    };
+    let mut kind_passes = !filters.contains("type");
+    for kind in filters.get("type") {
+        kind_passes |= match kind {
+            "builtin" => builtin,
+            "custom" => !builtin,
+            _ => return Err(ApiError::internal(format!("invalid filter: 'type'='{kind}'"))),
+        };
+    }
     let in_use = network.containers.as_ref().is_some_and(|containers| !containers.is_empty())
         || !network.services.is_empty()
         || builtin
         || network.ingress;
-    let dangling_passes = filters.flag("dangling")?.is_none_or(|dangling| dangling != in_use);
     Ok(kind_passes
-        && dangling_passes
+        && dangling(filters)?.is_none_or(|dangling| dangling != in_use)
         && filters.matches_part("name", &network.name)
         && filters.matches_part("id", &network.id)
         && filters.matches_exact("driver", &network.driver)
         && filters.matches_exact("scope", &network.scope)
         && filters.matches_labels("label", network.labels.as_ref().unwrap_or(&BTreeMap::new())))
+}
+
+fn dangling(filters: &Filters) -> Result<Option<bool>, ApiError> {
+    let refused = |text: &str| Err(ApiError::bad_request(text));
+    match filters.flag("dangling") {
+        Ok(flag) => Ok(flag),
+        Err(_) if filters.values("dangling").len() > 1 => {
+            refused("got more than one value for filter key \"dangling\"")
+        }
+        Err(_) => refused("invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")"),
+    }
 }
 
 /// What a user's word for a network may mean.

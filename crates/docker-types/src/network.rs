@@ -406,11 +406,7 @@ impl Network {
     /// How a network of the swarm is shown where this node has no part in it.
     pub fn from_model(network: &m::Network) -> Self {
         let spec = &network.spec;
-        let ipam = match (&spec.ipam, &network.ipam) {
-            (Some(ipam), _) if !ipam.configs.is_empty() => Some(ipam),
-            (_, Some(allocated)) => Some(allocated),
-            (given, None) => given.as_ref(),
-        };
+        let ipam = network.ipam.as_ref().or(spec.ipam.as_ref());
         let driver = network.driver_state.as_ref().or(spec.driver_config.as_ref());
         Self {
             name: spec.annotations.name.clone(),

@@ -153,8 +153,19 @@ impl Engine {
 
     /// Disconnects it from a network.
     pub async fn disconnect(&self, container: &str, network: &str, mode: DisconnectMode) -> Result<(), EngineError> {
+        let found = match self.find(container) {
+            Err(error) if mode == DisconnectMode::Force && error.kind() == ErrorKind::NotFound => {
+                // dockerd looks for a leftover of that name then; here none outlives its container.
+                let is_known = self.0.network.network(network).is_some();
+                return Err(EngineError::not_found(match is_known {
+                    true => format!("endpoint {container} not found"),
+                    false => format!("network {network} not found"),
+                }));
+            }
+            found => found?,
+        };
         let network = network.to_owned();
-        self.find(container)?.ask(|reply| Command::Disconnect { network, mode, reply }).await
+        found.ask(|reply| Command::Disconnect { network, mode, reply }).await
     }
 
     /// Waits for its end. The container is looked up at once; the future resolves when the condition is met.

@@ -92,6 +92,43 @@ async fn networks_of_the_machine_and_of_the_swarm_are_one_list() {
 }
 
 #[tokio::test]
+async fn networks_are_filtered() {
+    let server = Server::start().await;
+    server.post("/networks/create", r#"{"Name":"own","Labels":{"a":"b"}}"#).await;
+    let list = async |filters: &str| {
+        let filters = filters.replace('{', "%7B").replace('}', "%7D").replace('"', "%22").replace('[', "%5B");
+        server.get(&format!("/networks?filters={}", filters.replace(']', "%5D"))).await
+    };
+    for (filters, expected) in [
+        (r#"{"type":["builtin"]}"#, "bridge host none"),
+        (r#"{"type":["custom"]}"#, "ingress own"),
+        (r#"{"type":["custom","builtin"]}"#, "bridge host ingress none own"),
+        (r#"{"dangling":["true"]}"#, "own"),
+        (r#"{"dangling":["0"]}"#, "bridge host ingress none"),
+        (r#"{"name":["o"],"driver":["bridge"]}"#, "own"),
+        (r#"{"label":["a=b"]}"#, "own"),
+        (r#"{"scope":["swarm"]}"#, "ingress"),
+    ] {
+        let networks = list(filters).await.json();
+        let names: Vec<_> = networks.as_array().unwrap().iter().filter_map(|it| it["Name"].as_str()).collect();
+        assert_eq!(names.join(" "), expected, "{filters}");
+    }
+    for (filters, status, text) in [
+        (r#"{"type":["x"]}"#, 500, "invalid filter: 'type'='x'"),
+        (r#"{"dangling":["true","0"]}"#, 400, "got more than one value for filter key \"dangling\""),
+        (
+            r#"{"dangling":["x"]}"#,
+            400,
+            "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")",
+        ),
+        (r#"{"nope":["x"]}"#, 400, "invalid filter 'nope'"),
+    ] {
+        let answer = list(filters).await;
+        assert_eq!((answer.status, answer.message().as_str()), (status, text));
+    }
+}
+
+#[tokio::test]
 async fn networks_of_this_machine_come_and_go() {
     let server = Server::start().await;
     let mut events = server.engine.subscribe(None, None);

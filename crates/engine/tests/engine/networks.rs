@@ -69,6 +69,9 @@ async fn a_container_changes_networks_while_it_runs() {
         "is not connected to network mesh",
     );
     refused(engine.disconnect(&id, "nope", DisconnectMode::Safe).await, ErrorKind::NotFound, "network nope not found");
+    for (network, text) in [("mesh", "endpoint gone not found"), ("nope", "network nope not found")] {
+        refused(engine.disconnect("gone", network, DisconnectMode::Force).await, ErrorKind::NotFound, text);
+    }
     assert_eq!(networks(&world.inspect(&id).await), ["own"]);
     assert!(!std::fs::read_to_string(&hosts).unwrap().contains("172.17.0.2\t"));
     // what it was on counts at the next start
