@@ -86,6 +86,7 @@ fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<
     let mut config = request.config();
     let mut host = request.host_config.unwrap_or_default();
     let networking = request.networking_config.unwrap_or_default();
+    check_network(engine, &mut host, &config)?;
     merge(&mut config, &image.config)?;
     if host.log_config.kind.is_empty() {
         host.log_config.kind.clone_from(&engine.config.log_driver);
@@ -97,7 +98,6 @@ fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<
     validate::check_config(&config)?;
     validate::check_host_config(&host, &engine.config)?;
     crate::bundle::check(&host)?;
-    check_network(engine, &mut host, &config)?;
     for port in config.exposed_ports.keys() {
         parse_port(port)?;
     }
@@ -124,27 +124,40 @@ fn check_network(engine: &Inner, host: &mut HostConfig, config: &ContainerConfig
     if matches!(host.network_mode.as_str(), "" | "default") {
         "bridge".clone_into(&mut host.network_mode);
     }
-    match host.network_mode.as_str() {
-        "bridge" | "none" => Ok(()),
-        "host" if !config.hostname.is_empty() && host.uts_mode == "host" => {
-            Err(EngineError::invalid("conflicting options: hostname and the UTS mode"))
+    if let Some(name) = host.network_mode.strip_prefix("container:") {
+        if let Some(text) = conflict_with_joining(name, host, config) {
+            return Err(EngineError::invalid(text));
         }
-        "host" => Ok(()),
-        mode => match mode.strip_prefix("container:") {
-            Some(_) if !config.hostname.is_empty() => {
-                Err(EngineError::invalid("conflicting options: hostname and the network mode"))
-            }
-            Some(_) if host.port_bindings.iter().flatten().next().is_some() => {
-                Err(EngineError::invalid("conflicting options: port publishing and the container type network mode"))
-            }
-            Some(name) => {
-                let joined = engine.index.find(name)?.id.clone();
-                host.network_mode = format!("container:{joined}");
-                Ok(())
-            }
-            None => Ok(()),
-        },
+        let joined = engine.index.find(name)?.id.clone();
+        host.network_mode = format!("container:{joined}");
     }
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return Err(EngineError::invalid("conflicting options: hostname and the UTS mode"));
+    }
+    if host.network_mode == "host" && host.links.iter().flatten().next().is_some() {
+        let text = "conflicting options: host type networking can't be used with links. This would result in undefined behavior";
+        return Err(EngineError::invalid(text));
+    }
+    Ok(())
+}
+
+/// What does not go with another container's network.
+fn conflict_with_joining(name: &str, host: &HostConfig, config: &ContainerConfig) -> Option<&'static str> {
+    let given = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
+    let ports = host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports;
+    let conflicts = [
+        (name.is_empty(), "invalid network mode: invalid container format container:<name|id>"),
+        (!config.hostname.is_empty(), "conflicting options: hostname and the network mode"),
+        (
+            given(&host.links),
+            "conflicting options: container type network can't be used with links. This would result in undefined behavior",
+        ),
+        (given(&host.dns), "conflicting options: dns and the network mode"),
+        (given(&host.extra_hosts), "conflicting options: custom host-to-IP mapping and the network mode"),
+        (ports, "conflicting options: port publishing and the container type network mode"),
+        (!config.exposed_ports.is_empty(), "conflicting options: port exposing and the container type network mode"),
+    ];
+    conflicts.into_iter().find(|(conflicts, _)| *conflicts).map(|(_, text)| text)
 }
 
 fn normal_networking(networking: NetworkingConfig) -> NetworkingConfig {

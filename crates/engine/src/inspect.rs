@@ -18,7 +18,7 @@ use crate::{EngineError, endpoint_settings};
 /// The storage driver, as dockerd names it.
 const DRIVER: &str = "overlay2";
 /// The bridge by which tasks reach the world.
-const GATEWAY_NETWORK: &str = "docker_gwbridge";
+pub(crate) const GATEWAY_NETWORK: &str = "docker_gwbridge";
 
 pub(crate) async fn inspect(engine: &Inner, container: &Container, size: SizeMode) -> Result<Inspect, EngineError> {
     let record = container.record();
@@ -215,7 +215,8 @@ fn on_overlay(
 /// Ports: exposed ones with what opens them.
 fn ports(record: &Record, network: Option<&ContainerNetwork>) -> PortMap {
     let mut ports = PortMap::new();
-    let Some(network) = network else { return ports };
+    // who is on no network exposes nothing
+    let Some(network) = network.filter(|network| !network.endpoints.is_empty()) else { return ports };
     for port in record.config.exposed_ports.keys() {
         let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
         ports.insert(port, None);

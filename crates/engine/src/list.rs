@@ -220,7 +220,7 @@ fn wanted(container: &Container, looked: &Looked<'_>, all: bool) -> bool {
 }
 
 fn ports(record: &Record, network: Option<&ContainerNetwork>) -> Vec<Port> {
-    let Some(network) = network else { return Vec::new() };
+    let Some(network) = network.filter(|network| !network.endpoints.is_empty()) else { return Vec::new() };
     let mut ports: Vec<Port> = network
         .ports
         .iter()

@@ -257,3 +257,34 @@ fn places_outlive_the_daemon_and_are_had_again() {
     a.until("node rm b", |_| true);
     a.docker("network rm mesh");
 }
+
+#[test]
+fn a_small_network_says_that_it_is_full_and_fills_again() {
+    let wire = swarm(2);
+    let [a, b] = wire.hosts.as_slice() else { unreachable!("two machines") };
+    // Six addresses: the gateway, the service, a task and a balancer on each node.
+    a.docker("network create -d overlay --attachable --subnet 10.93.0.0/29 small");
+    a.docker("service create -d --name web --network small --mode global tiny-service");
+    a.until_replicas("web", "2/2");
+    a.docker("service create -d --name late --network small tiny-service");
+    let full = "no address left in network small";
+    a.until("service ps late --no-trunc --format {{.CurrentState}}:{{.Error}}", |out| {
+        out.starts_with("New") && out.ends_with(&format!("{full:?}"))
+    });
+    // Another service that can run runs all the same.
+    a.docker("service create -d --name other tiny-service");
+    a.until_replicas("other", "1/1");
+    a.docker("service rm late other");
+    a.docker("service rm web");
+    for round in 0..3 {
+        a.docker(&format!("run -d --name one-{round} --network small tiny-service"));
+        b.docker(&format!("run -d --name two-{round} --network small tiny-service"));
+        let expected = [address(b, &format!("two-{round}"), "small")];
+        until("a name", || {
+            (lines(a, &format!("one-{round}"), &format!("resolve two-{round}")) == expected).then_some(())
+        });
+        a.docker(&format!("rm -f one-{round}"));
+        b.docker(&format!("rm -f two-{round}"));
+    }
+    a.until("network rm small", |_| true);
+}

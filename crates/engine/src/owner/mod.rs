@@ -31,7 +31,9 @@ use self::attach::PendingAttach;
 use self::health::HealthRun;
 use self::stop::Stopping;
 use crate::container::{Command, Container, MAILBOX_COMMANDS, View};
+use crate::endpoint_settings;
 use crate::engine::Inner;
+use crate::inspect::GATEWAY_NETWORK;
 use crate::network::{ContainerNetwork, NetworkEndpoint};
 use crate::options::SecretFile;
 use crate::record::{ContainerPaths, Flush, Phase, Record};
@@ -281,7 +283,9 @@ impl Owner {
 
     /// dockerd's events about the networks that a container joins and leaves.
     fn log_networks(&self, action: &str, network: &ContainerNetwork) {
-        for endpoint in &network.endpoints {
+        // The bridge that leads out of the swarm's networks counts only for who was put on it.
+        let is_on_it = endpoint_settings::networks(&self.record).contains_key(GATEWAY_NETWORK);
+        for endpoint in network.endpoints.iter().filter(|it| is_on_it || it.network_name != GATEWAY_NETWORK) {
             self.log_network(action, endpoint);
         }
     }

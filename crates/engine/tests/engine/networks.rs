@@ -167,3 +167,38 @@ async fn what_does_not_go_together_is_refused() {
     }
     world.assert_clean();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_that_do_not_go_with_the_network_are_refused() {
+    let world = World::new().await;
+    let joined = world.create("joined", shell("true")).await;
+    let links = "network can't be used with links. This would result in undefined behavior";
+    type Change = fn(&mut docker_types::container::HostConfig);
+    let cases: [(&str, Change, &str); 7] = [
+        ("container:", |_| (), "invalid network mode: invalid container format container:<name|id>"),
+        ("container:joined", |host| host.links = Some(vec!["a:b".into()]), &format!("container type {links}")),
+        ("container:joined", |host| host.dns = Some(vec!["9.9.9.9".into()]), "dns and the network mode"),
+        ("container:joined", |host| host.extra_hosts = Some(vec!["a:1.2.3.4".into()]), "custom host-to-IP mapping"),
+        (
+            "container:joined",
+            |host| host.publish_all_ports = true,
+            "port publishing and the container type network mode",
+        ),
+        ("host", |host| host.links = Some(vec!["a:b".into()]), "host type networking can't be used with links"),
+        ("container:nope", |_| (), "No such container: nope"),
+    ];
+    for (mode, change, text) in cases {
+        let request = with_host(shell("true"), |host| {
+            host.network_mode = mode.into();
+            change(host);
+        });
+        let error = world.engine.create(None, request, Default::default()).await.unwrap_err().to_string();
+        assert!(error.contains(text), "{mode}: {error}");
+    }
+    let mut request = with_host(shell("true"), |host| host.network_mode = "container:joined".into());
+    request.exposed_ports.insert("80/tcp".into(), Default::default());
+    let error = world.engine.create(None, request, Default::default()).await.unwrap_err().to_string();
+    assert_eq!(error, "conflicting options: port exposing and the container type network mode");
+    world.remove(&joined).await;
+    world.assert_clean();
+}
