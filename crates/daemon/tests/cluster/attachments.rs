@@ -14,7 +14,7 @@ const SETUP: &str = "failed to set up container networking";
 const MESH: &str = "network create -d overlay --attachable --subnet 10.90.0.0/24 mesh";
 
 /// What a command that inspects says of the one thing it is about.
-fn inspect(host: &Host, line: &str) -> Value {
+pub fn inspect(host: &Host, line: &str) -> Value {
     let shown: Value = serde_json::from_str(&host.docker(line)).expect("JSON");
     shown[0].clone()
 }
@@ -25,7 +25,7 @@ fn name(container: &Value) -> &str {
 }
 
 /// The address of a container on a network.
-fn address(host: &Host, container: &str, network: &str) -> String {
+pub fn address(host: &Host, container: &str, network: &str) -> String {
     let format = format!("{{{{.NetworkSettings.Networks.{network}.IPAddress}}}}");
     host.docker(&format!("inspect {container} --format {format}")).trim().to_owned()
 }
@@ -70,13 +70,13 @@ fn containers_and_tasks_find_each_other_on_all_nodes() {
 }
 
 /// The networks that a container is on, sorted.
-fn networks_of(host: &Host, container: &str) -> Vec<String> {
+pub fn networks_of(host: &Host, container: &str) -> Vec<String> {
     let shown = inspect(host, &format!("inspect {container}"));
     shown["NetworkSettings"]["Networks"].as_object().expect("networks").keys().cloned().collect()
 }
 
 /// What the daemon says to a command that it refuses.
-fn refusal(host: &Host, line: &str) -> String {
+pub fn refusal(host: &Host, line: &str) -> String {
     let done = host.try_docker(line);
     assert_ne!(done.code, 0, "{line}: {done:?}");
     let mut said = done.err.lines().filter_map(|line| line.split_once("Error response from daemon: "));

@@ -9,6 +9,7 @@ mod gossip_peers;
 mod hosts;
 mod managers;
 mod mesh;
+mod own_networks;
 mod peers;
 mod rebalance;
 #[path = "../swarm/support.rs"]
