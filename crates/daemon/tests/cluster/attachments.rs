@@ -288,3 +288,47 @@ fn a_small_network_says_that_it_is_full_and_fills_again() {
     }
     a.until("network rm small", |_| true);
 }
+
+/// Plain containers of both engines on one network.
+fn with_dockerd(is_dockerd: [bool; 2]) {
+    let mut wire = Wire::bare(2);
+    for (host, is_dockerd) in wire.hosts.iter_mut().zip(is_dockerd) {
+        if is_dockerd {
+            host.run_dockerd()
+        } else {
+            host.run()
+        }
+        host.load_tiny();
+    }
+    wire.init();
+    wire.join(1, "worker");
+    let [a, b] = wire.hosts.as_slice() else { unreachable!("two machines") };
+    a.until("node ls --format {{.Hostname}}/{{.Status}}", |out| out.lines().any(|line| line == "b/Ready"));
+    a.docker(MESH);
+    b.docker("run -d --name far --network mesh --network-alias alias tiny-service");
+    a.docker("run -d --name near tiny-service");
+    a.docker("network connect --ip 10.90.0.77 mesh near");
+    let far = [address(b, "far", "mesh")];
+    assert!(far[0].starts_with("10.90.0."), "{far:?}");
+    for name in ["far", "alias"] {
+        until("a name", || (lines(a, "near", &format!("resolve {name}")) == far).then_some(()));
+    }
+    until("a name", || (lines(b, "far", "resolve near") == ["10.90.0.77"]).then_some(()));
+    until("an answer", || run(a, "near", "get / far").contains("hostname").then_some(()));
+    until("an answer", || run(b, "far", "get / near").contains("hostname").then_some(()));
+    a.docker("network disconnect mesh near");
+    until("no name", || lines(b, "far", "resolve near").is_empty().then_some(()));
+    b.docker("rm -f far");
+    a.until("network rm mesh", |_| true);
+    a.docker("rm -f near");
+}
+
+#[test]
+fn containers_of_a_dockerd_below_a_skep_manager_are_found() {
+    with_dockerd([false, true]);
+}
+
+#[test]
+fn containers_below_a_dockerd_manager_are_found() {
+    with_dockerd([true, false]);
+}
