@@ -4,7 +4,10 @@ use axum::extract::{Path, State};
 use bytes::Bytes;
 use docker_types::container::{ContainersPruneResponse, CreateRequest, Inspect, Summary, UpdateRequest, WaitResponse};
 use docker_types::filters::Filters;
-use engine::{CreateOptions, EngineError, ErrorKind, ListOptions, RemoveOptions, SizeMode, StopOptions, WaitCondition};
+use engine::{
+    CreateOptions, EngineError, ErrorKind, ListOptions, NetworkError, RemoveOptions, SizeMode, StopOptions,
+    WaitCondition,
+};
 use futures::future::BoxFuture;
 use http::StatusCode;
 
@@ -51,6 +54,12 @@ impl From<EngineError> for ApiError {
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+impl From<NetworkError> for ApiError {
+    fn from(error: NetworkError) -> Self {
+        EngineError::from(error).into()
     }
 }
 

@@ -35,13 +35,12 @@ pub(crate) fn apply(request: &mut CreateRequest, version: ClientVersion) -> Resu
 /// What would otherwise be taken without effect.
 fn refuse_unbuilt(host: &HostConfig) -> Result<(), ApiError> {
     let given = |list: bool, what: &'static str| list.then_some(what);
-    let unbuilt =
-        given(host.links.as_ref().is_some_and(|links| !links.is_empty()), "linking containers (docker run --link)").or(
-            given(
-                host.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()),
-                "requesting devices of a driver (docker run --gpus)",
-            ),
-        );
+    // On users' networks links are part of the endpoint; elsewhere they would be names in /etc/hosts and variables.
+    let is_default = matches!(host.network_mode.as_str(), "" | "default" | "bridge" | "none");
+    let has_links = is_default && host.links.as_ref().is_some_and(|links| !links.is_empty());
+    let has_requests = host.device_requests.as_ref().is_some_and(|requests| !requests.is_empty());
+    let unbuilt = given(has_links, "linking containers on the default bridge (docker run --link)")
+        .or(given(has_requests, "requesting devices of a driver (docker run --gpus)"));
     if let Some(what) = unbuilt {
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, format!("{what} is not supported by Skep yet")));
     }
@@ -88,6 +87,12 @@ fn for_older_clients(request: &mut CreateRequest, host: &mut HostConfig, version
     }
     if let (false, Some(health)) = (version.at_least(44), &mut request.healthcheck) {
         health.start_interval = 0;
+    }
+    let endpoints = request.networking_config.iter_mut().flat_map(|config| &mut config.endpoints_config);
+    for endpoint in endpoints.flat_map(|endpoints| endpoints.values_mut().flatten()) {
+        if !version.at_least(48) {
+            endpoint.gw_priority = 0;
+        }
     }
 }
 
@@ -192,6 +197,17 @@ mod tests {
         assert!(request.networking_config.unwrap().endpoints_config.unwrap().contains_key("bridge"));
         assert!(warnings.is_empty());
         assert_eq!(run("{}", 51).unwrap().0.host_config.unwrap().network_mode, "bridge");
+    }
+
+    #[test]
+    fn links_are_for_networks_of_ones_own() {
+        let links = |mode: &str| run(&format!(r#"{{"HostConfig":{{"NetworkMode":"{mode}","Links":["a:b"]}}}}"#), 51);
+        for mode in ["", "default", "bridge"] {
+            let error = links(mode).unwrap_err();
+            let text = "linking containers on the default bridge (docker run --link) is not supported by Skep yet";
+            assert_eq!((error.status.as_u16(), error.message.as_str()), (501, text));
+        }
+        assert!(links("mine").is_ok());
     }
 
     #[test]

@@ -3,15 +3,16 @@
 
 use async_trait::async_trait;
 use docker_types::container::{
-    CreateRequest, CreateResponse, Inspect, Summary, TopResponse, UpdateRequest, UpdateResponse, WaitResponse,
+    CreateRequest, CreateResponse, EndpointSettings, Inspect, Summary, TopResponse, UpdateRequest, UpdateResponse,
+    WaitResponse,
 };
 use docker_types::event::EventMessage;
 use docker_types::exec::{ExecCreateRequest, ExecCreateResponse, ExecInspect, ExecStartRequest};
 use docker_types::filters::Filters;
 use docker_types::volume::{Volume, VolumeCreateRequest, VolumeList, VolumesPruneResponse};
 use engine::{
-    AttachOptions, Attached, Counts, CreateOptions, Engine, EngineError, ImageUser, ListOptions, LogStream,
-    LogsOptions, RemoveOptions, SizeMode, StopOptions, WaitCondition,
+    AttachOptions, Attached, Counts, CreateOptions, DisconnectMode, Engine, EngineError, ImageUser, ListOptions,
+    LogStream, LogsOptions, RemoveOptions, SizeMode, StopOptions, WaitCondition,
 };
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -44,6 +45,10 @@ pub trait EngineBackend: Send + Sync + 'static {
     async fn unpause(&self, id: &str) -> EngineResult<()>;
     /// Gives a container another name.
     async fn rename(&self, id: &str, name: &str) -> EngineResult<()>;
+    /// Connects a container to a network, by its name or id.
+    async fn connect(&self, id: &str, network: &str, settings: EndpointSettings) -> EngineResult<()>;
+    /// Disconnects a container from a network.
+    async fn disconnect(&self, id: &str, network: &str, mode: DisconnectMode) -> EngineResult<()>;
     /// Finds the container, then gives the exit to wait for; dropping that ends the wait.
     async fn wait(&self, id: &str, condition: WaitCondition) -> EngineResult<BoxFuture<'static, WaitResponse>>;
     /// Removes a container.
@@ -149,6 +154,14 @@ impl EngineBackend for Engine {
 
     async fn rename(&self, id: &str, name: &str) -> EngineResult<()> {
         Self::rename(self, id, name).await
+    }
+
+    async fn connect(&self, id: &str, network: &str, settings: EndpointSettings) -> EngineResult<()> {
+        Self::connect(self, id, network, settings).await
+    }
+
+    async fn disconnect(&self, id: &str, network: &str, mode: DisconnectMode) -> EngineResult<()> {
+        Self::disconnect(self, id, network, mode).await
     }
 
     async fn wait(&self, id: &str, condition: WaitCondition) -> EngineResult<BoxFuture<'static, WaitResponse>> {

@@ -25,6 +25,7 @@ pub mod listen;
 mod local_networks;
 mod lookup;
 mod names;
+mod network_rules;
 mod networks;
 mod not_built;
 mod pull;

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use docker_types::network::{EndpointResource, Ipam, IpamConfig, Network, PeerInfo, ServiceInfo};
 use docker_types::time::Time;
-use net::NetworkInfo;
+use engine::NetworkError;
+use net::{BridgeNetworkSpec, NetworkInfo, SubnetInfo};
+
+use crate::networks::GATEWAY_BRIDGE;
 
 /// Networks of this machine, and what it knows of the swarm's. `daemon` gives them.
 #[async_trait]
@@ -16,14 +19,24 @@ pub trait LocalNetworks: Send + Sync + 'static {
     async fn peers(&self, network_id: &str) -> Vec<PeerInfo>;
     /// The services on a network as this node knows them, by name; those without a service under "".
     async fn services(&self, network_id: &str) -> BTreeMap<String, ServiceInfo>;
+    /// A network of the swarm as the managers have it, if this node is in it.
+    async fn of_swarm(&self, network_id: &str) -> Option<model::Network>;
+    /// Makes a network of this machine; returns its id.
+    async fn create(&self, spec: BridgeNetworkSpec) -> Result<String, NetworkError>;
+    /// Removes a network of this machine that nobody is on.
+    async fn remove(&self, network_id: &str) -> Result<(), NetworkError>;
 }
+
+/// Bridges that no user made.
+const BY_THE_DAEMON: [&str; 2] = ["bridge", GATEWAY_BRIDGE];
 
 /// A network in Docker's JSON.
 pub(crate) fn shown(info: NetworkInfo) -> Network {
-    let ipam = |(subnet, gateway): (net::Ipv4Cidr, std::net::Ipv4Addr)| IpamConfig {
-        subnet: subnet.to_string(),
-        gateway: gateway.to_string(),
-        ..IpamConfig::default()
+    let ipam = |subnet: SubnetInfo| IpamConfig {
+        subnet: subnet.subnet.to_string(),
+        gateway: subnet.gateway.to_string(),
+        ip_range: subnet.range.map(|range| range.to_string()).unwrap_or_default(),
+        auxiliary_addresses: subnet.reserved.into_iter().map(|(name, it)| (name, it.to_string())).collect(),
     };
     let endpoint = |container: net::NetworkContainer| {
         let resource = EndpointResource {
@@ -35,6 +48,9 @@ pub(crate) fn shown(info: NetworkInfo) -> Network {
         };
         (container.container_id, resource)
     };
+    // As the command line sends them; networks that the daemon made itself were made without.
+    let is_users = info.driver == "bridge" && !BY_THE_DAEMON.contains(&info.name.as_str());
+    let ipam_options = is_users.then(BTreeMap::new);
     Network {
         name: info.name,
         id: info.id,
@@ -44,13 +60,15 @@ pub(crate) fn shown(info: NetworkInfo) -> Network {
         enable_ipv4: true,
         ipam: Ipam {
             driver: "default".to_owned(),
-            options: None,
-            config: Some(info.ipam.map(ipam).into_iter().collect()),
+            options: ipam_options,
+            config: Some(info.subnets.into_iter().map(ipam).collect()),
         },
+        internal: info.internal,
+        attachable: info.attachable,
         ingress: info.ingress,
         containers: Some(info.containers.into_iter().map(endpoint).collect()),
         options: Some(info.options),
-        labels: Some(BTreeMap::new()),
+        labels: Some(info.labels),
         ..Network::default()
     }
 }

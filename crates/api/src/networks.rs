@@ -4,25 +4,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use docker_types::filters::{FilterError, Filters};
+use docker_types::event::{Actor, EventMessage};
+use docker_types::filters::Filters;
 use docker_types::network::{
-    Network, NetworkCreateRequest, NetworkCreateResponse, NetworksPruneResponse, PREDEFINED_LABEL, PeerInfo,
+    Network, NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest,
+    NetworksPruneResponse, PREDEFINED_LABEL, PeerInfo,
 };
+use engine::DisconnectMode;
 use http::StatusCode;
 use model::ServiceSpec;
 
 use crate::error::{ApiError, ApiResult};
 use crate::local_networks::shown;
-use crate::request::{Json, Params};
+use crate::request::{ClientVersion, Json, Params};
 use crate::state::{Context, Shared};
 use crate::swarm_backend::{LocalNodeState, NotManager, ObjectFilter, SwarmError};
-use crate::{answer, lookup};
+use crate::{answer, lookup, network_rules};
 
 /// Networks that are there from the start.
 const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
 /// The driver whose networks are the swarm's.
-const OVERLAY: &str = "overlay";
+pub(crate) const OVERLAY: &str = "overlay";
 const SWARM_SCOPE: &str = "swarm";
+/// The bridge that leads out of the swarm's networks.
+pub(crate) const GATEWAY_BRIDGE: &str = "docker_gwbridge";
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 
@@ -53,15 +58,19 @@ async fn all_networks(state: &Context) -> Vec<Network> {
         networks.insert(network.id.clone(), network);
     }
     for local in local_networks(state) {
-        match networks.get_mut(&local.id) {
-            Some(network) => {
-                let peers = state.networks.peers(&local.id).await;
-                take_part(network, local, peers);
+        let id = local.id.clone();
+        let known = match networks.remove(&id) {
+            Some(known) => Some(known),
+            None => state.networks.of_swarm(&id).await.as_ref().map(Network::from_model),
+        };
+        let shown = match known {
+            Some(mut network) => {
+                take_part(&mut network, local, state.networks.peers(&id).await);
+                network
             }
-            None => {
-                networks.insert(local.id.clone(), local);
-            }
-        }
+            None => local,
+        };
+        networks.insert(id, shown);
     }
     networks.into_values().collect()
 }
@@ -89,26 +98,36 @@ pub(crate) async fn list(State(state): State<Shared>, params: Params) -> ApiResu
 
 fn passes(filters: &Filters, network: &Network) -> Result<bool, ApiError> {
     let builtin = is_predefined(&network.name);
-    let kind_passes = match filters.get("type").next() {
-        None => true,
-        Some("builtin") => builtin,
-        Some("custom") => !builtin,
-        Some(_) => {
-            return Err(FilterError::BadValue { key: "type".to_owned(), values: filters.values("type") }.into());
-        }
-    };
+    let mut kind_passes = !filters.contains("type");
+    for kind in filters.get("type") {
+        kind_passes |= match kind {
+            "builtin" => builtin,
+            "custom" => !builtin,
+            _ => return Err(ApiError::internal(format!("invalid filter: 'type'='{kind}'"))),
+        };
+    }
     let in_use = network.containers.as_ref().is_some_and(|containers| !containers.is_empty())
         || !network.services.is_empty()
         || builtin
         || network.ingress;
-    let dangling_passes = filters.flag("dangling")?.is_none_or(|dangling| dangling != in_use);
     Ok(kind_passes
-        && dangling_passes
+        && dangling(filters)?.is_none_or(|dangling| dangling != in_use)
         && filters.matches_part("name", &network.name)
         && filters.matches_part("id", &network.id)
         && filters.matches_exact("driver", &network.driver)
         && filters.matches_exact("scope", &network.scope)
         && filters.matches_labels("label", network.labels.as_ref().unwrap_or(&BTreeMap::new())))
+}
+
+fn dangling(filters: &Filters) -> Result<Option<bool>, ApiError> {
+    let refused = |text: &str| Err(ApiError::bad_request(text));
+    match filters.flag("dangling") {
+        Ok(flag) => Ok(flag),
+        Err(_) if filters.values("dangling").len() > 1 => {
+            refused("got more than one value for filter key \"dangling\"")
+        }
+        Err(_) => refused("invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")"),
+    }
 }
 
 /// What a user's word for a network may mean.
@@ -169,21 +188,38 @@ pub(crate) async fn inspect(State(state): State<Shared>, Path(term): Path<String
     Ok(answer::ok(&network))
 }
 
-pub(crate) async fn create(State(state): State<Shared>, Json(mut body): Json<NetworkCreateRequest>) -> ApiResult {
-    if is_predefined(&body.name) {
-        let text = format!("{} is a pre-defined network and cannot be created", body.name);
-        return Err(ApiError::forbidden(text));
+pub(crate) async fn create(
+    State(state): State<Shared>,
+    version: ClientVersion,
+    Json(mut body): Json<NetworkCreateRequest>,
+) -> ApiResult {
+    let taken = ApiError::conflict(format!("network with name {} already exists", body.name));
+    let named = state.swarm.networks(ObjectFilter::by_name(&body.name)).await.unwrap_or_default();
+    if !named.is_empty() {
+        return Err(taken);
     }
-    if all_networks(&state).await.iter().any(|network| network.name == body.name) {
-        return Err(ApiError::conflict(format!("network with name {} already exists", body.name)));
+    if is_predefined(&body.name) {
+        let text = format!("operation is not permitted on predefined {} network ", body.name);
+        return Err(ApiError::forbidden(text));
     }
     if body.driver.is_empty() {
         "bridge".clone_into(&mut body.driver);
     }
+    let is_manager = state.swarm.info().await.control_available;
+    if body.driver == OVERLAY && !is_manager {
+        return Err(ApiError::forbidden(SwarmError::NotManager(NotManager::NoSwarm).to_string()));
+    }
+    if !version.at_least(48) {
+        body.enable_ipv4 = None;
+    }
+    network_rules::check(&mut body)?;
+    if local_networks(&state).iter().any(|network| network.name == body.name) {
+        return Err(taken);
+    }
     let id = if body.driver == OVERLAY || body.scope == SWARM_SCOPE {
         create_in_swarm(&state, &body).await?
     } else {
-        return Err(create_here(&body));
+        create_here(&state, &body).await?
     };
     Ok(answer::created(&NetworkCreateResponse { id, warning: String::new() }))
 }
@@ -191,28 +227,64 @@ pub(crate) async fn create(State(state): State<Shared>, Json(mut body): Json<Net
 async fn create_in_swarm(state: &Context, body: &NetworkCreateRequest) -> Result<String, ApiError> {
     let info = state.swarm.info().await;
     if !info.control_available {
-        return Err(match (body.driver.as_str(), info.local_node_state) {
-            (OVERLAY, _) => ApiError::forbidden(SwarmError::NotManager(NotManager::NoSwarm).to_string()),
-            (_, LocalNodeState::Active) => ApiError::forbidden(
-                "Cannot create a multi-host network from a worker node. Please create the network from a manager node.",
-            ),
-            _ => ApiError::forbidden("cannot create a swarm scoped network when swarm is not active"),
-        });
+        return Err(ApiError::forbidden(match info.local_node_state {
+            LocalNodeState::Active => {
+                "Cannot create a multi-host network from a worker node. Please create the network from a manager node."
+            }
+            _ => "cannot create a swarm scoped network when swarm is not active",
+        }));
+    }
+    if body.enable_ipv4 == Some(false) {
+        return Err(ApiError::bad_request("IPv4 cannot be disabled in a Swarm scoped network"));
     }
     Ok(state.swarm.create_network(body.to_model()).await?.to_string())
 }
 
-/// What is made here is not built yet.
-fn create_here(body: &NetworkCreateRequest) -> ApiError {
+async fn create_here(state: &Context, body: &NetworkCreateRequest) -> Result<String, ApiError> {
     let driver = &body.driver;
     match driver.as_str() {
-        "bridge" | "macvlan" | "ipvlan" => {
-            let text = format!("making networks of driver {driver:?} is not supported by Skep yet");
-            ApiError::new(StatusCode::NOT_IMPLEMENTED, text)
+        "bridge" => {
+            let id = state.networks.create(network_rules::to_bridge(body)?).await?;
+            tell(state, "create", &id, &body.name, driver);
+            Ok(id)
         }
-        "host" | "null" => ApiError::forbidden(format!("only one instance of {driver:?} network is allowed")),
-        _ => ApiError::not_found(format!("plugin {driver:?} not found")),
+        "macvlan" | "ipvlan" => {
+            let text = format!("making networks of driver {driver:?} is not supported by Skep yet");
+            Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, text))
+        }
+        "host" | "null" => Err(ApiError::forbidden(format!("only one instance of {driver:?} network is allowed"))),
+        _ => Err(ApiError::not_found(format!("plugin {driver:?} not found"))),
     }
+}
+
+/// An event of a network of this machine.
+fn tell(state: &Context, action: &str, id: &str, name: &str, driver: &str) {
+    let attributes = [("name", name), ("type", driver)].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    state.engine.publish(EventMessage {
+        kind: "network".to_owned(),
+        action: action.to_owned(),
+        actor: Actor { id: id.to_owned(), attributes },
+        ..EventMessage::default()
+    });
+}
+
+pub(crate) async fn connect(
+    State(state): State<Shared>,
+    Path(network): Path<String>,
+    Json(body): Json<NetworkConnectRequest>,
+) -> ApiResult {
+    state.engine.connect(&body.container, &network, body.endpoint_config.unwrap_or_default()).await?;
+    Ok(answer::empty())
+}
+
+pub(crate) async fn disconnect(
+    State(state): State<Shared>,
+    Path(network): Path<String>,
+    Json(body): Json<NetworkDisconnectRequest>,
+) -> ApiResult {
+    let mode = if body.force { DisconnectMode::Force } else { DisconnectMode::Safe };
+    state.engine.disconnect(&body.container, &network, mode).await?;
+    Ok(answer::empty())
 }
 
 pub(crate) async fn remove(State(state): State<Shared>, Path(term): Path<String>) -> ApiResult {
@@ -221,40 +293,59 @@ pub(crate) async fn remove(State(state): State<Shared>, Path(term): Path<String>
     if network.scope == SWARM_SCOPE {
         state.swarm.remove_network(&network.id.as_str().into()).await?;
     } else {
-        return Err(remove_here(&network));
+        remove_here(&state, &network).await?;
     }
     Ok(answer::no_content())
 }
 
-/// All networks of this machine are there from the start.
-fn remove_here(network: &Network) -> ApiError {
-    if is_predefined(&network.name) {
-        let text = format!("{} is a pre-defined network and cannot be removed", network.name);
-        return ApiError::forbidden(text);
+async fn remove_here(state: &Context, network: &Network) -> Result<(), ApiError> {
+    let name = &network.name;
+    if is_predefined(name) {
+        return Err(ApiError::forbidden(format!("{name} is a pre-defined network and cannot be removed")));
     }
-    ApiError::new(
-        StatusCode::NOT_IMPLEMENTED,
-        format!("removing network {} is not supported by Skep yet", network.name),
-    )
+    if name == GATEWAY_BRIDGE {
+        let text = format!("removing network {name} is not supported by Skep yet");
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, text));
+    }
+    let removed = state.networks.remove(&network.id).await.map_err(ApiError::from);
+    removed.map_err(|error| ApiError::new(error.status, format!("error while removing network: {}", error.message)))?;
+    tell(state, "destroy", &network.id, name, &network.driver);
+    Ok(())
 }
 
-/// `POST /networks/prune`: networks of the swarm that nothing uses.
+/// `POST /networks/prune`: networks that nothing uses, the swarm's and this machine's.
 pub(crate) async fn prune(State(state): State<Shared>, params: Params) -> ApiResult {
     let filters = params.filters(PRUNE_FILTERS)?;
     let until = crate::images::until(&filters)?;
     let none = BTreeMap::new();
-    let mut done = NetworksPruneResponse::default();
-    for network in swarm_networks(&state).await {
+    let is_kept = |network: &Network| {
         let labels = network.labels.as_ref().unwrap_or(&none);
-        let kept = network.ingress
+        network.ingress
+            || is_predefined(&network.name)
+            || network.name == GATEWAY_BRIDGE
             || until.is_some_and(|until| network.created.0.is_some_and(|at| at.seconds > until))
             || !filters.matches_labels("label", labels)
-            || (filters.contains("label!") && filters.matches_labels("label!", labels));
+            || (filters.contains("label!") && filters.matches_labels("label!", labels))
+    };
+    let mut done = NetworksPruneResponse::default();
+    for network in swarm_networks(&state).await.into_iter().filter(|network| !is_kept(network)) {
         // One that is in use is refused by the swarm.
-        if !kept && state.swarm.remove_network(&network.id.as_str().into()).await.is_ok() {
+        if state.swarm.remove_network(&network.id.as_str().into()).await.is_ok() {
             done.networks_deleted.get_or_insert_default().push(network.name);
         }
     }
+    for network in local_networks(&state).into_iter().filter(|it| it.scope != SWARM_SCOPE && !is_kept(it)) {
+        let is_used = network.containers.as_ref().is_some_and(|containers| !containers.is_empty());
+        if !is_used && remove_here(&state, &network).await.is_ok() {
+            done.networks_deleted.get_or_insert_default().push(network.name);
+        }
+    }
+    state.engine.publish(EventMessage {
+        kind: "network".to_owned(),
+        action: "prune".to_owned(),
+        actor: Actor { attributes: [("reclaimed".to_owned(), "0".to_owned())].into(), ..Actor::default() },
+        ..EventMessage::default()
+    });
     Ok(answer::ok(&done))
 }
 

@@ -61,7 +61,6 @@ const CHECKPOINTS: &str = "checkpoints (docker checkpoint)";
 const COPIES: &str = "copying files between a container and the host (docker cp)";
 const PLUGINS: &str = "managed plugins (docker plugin)";
 const SAVES: &str = "writing images to an archive (docker save)";
-const USER_NETWORKS: &str = "attaching containers to networks of one's own (docker network connect)";
 
 /// All endpoints that are not answered yet.
 pub const NOT_BUILT: &[NotBuilt] = &[
@@ -87,8 +86,6 @@ pub const NOT_BUILT: &[NotBuilt] = &[
     get("/containers/{id}/checkpoints", CHECKPOINTS),
     post("/containers/{id}/checkpoints", CHECKPOINTS),
     NotBuilt { method: Method::DELETE, path: "/containers/{id}/checkpoints/{checkpoint}", what: CHECKPOINTS },
-    post("/networks/{id}/connect", USER_NETWORKS),
-    post("/networks/{id}/disconnect", USER_NETWORKS),
     get("/plugins/privileges", PLUGINS),
     post("/plugins/pull", PLUGINS),
     post("/plugins/create", PLUGINS),

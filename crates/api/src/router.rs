@@ -118,6 +118,8 @@ fn network_routes() -> Router<Shared> {
         .route("/networks/create", post(networks::create))
         .route("/networks/prune", post(networks::prune))
         .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
+        .route("/networks/{id}/connect", post(networks::connect))
+        .route("/networks/{id}/disconnect", post(networks::disconnect))
 }
 
 fn swarm_routes() -> Router<Shared> {

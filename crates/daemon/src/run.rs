@@ -24,7 +24,7 @@ use crate::data_root::{self, DataRoot};
 use crate::executor::TaskExecutor;
 use crate::network::EngineNetwork;
 use crate::notify::notify;
-use crate::overlay::Exchange;
+use crate::overlay::{Attachments, Exchange};
 use crate::pidfile::PidFile;
 use crate::settings::{Persona, Settings};
 use crate::swarm::Swarm;
@@ -155,13 +155,14 @@ async fn open(settings: Settings) -> anyhow::Result<Parts> {
     }
     let image_config = image::Config { registry: settings.registry.clone(), ..image::Config::default() };
     let images = ImageStore::open(&settings.data_root, image_config).context("the image store cannot be opened")?;
-    let exchange = Exchange::open(net.clone(), &settings.exec_root);
-    let network = Arc::new(EngineNetwork { net: net.clone(), exchange: exchange.clone() });
+    let (exchange, attachments) = (Exchange::open(net.clone(), &settings.exec_root), Attachments::new());
+    let network = EngineNetwork { net: net.clone(), exchange: exchange.clone(), attachments: attachments.clone() };
+    let network = Arc::new(network);
     let engine = Engine::open(settings.engine.clone(), images.clone(), network).await;
     let engine = engine.context("the engine cannot be opened")?;
     let about =
         crate::executor::About { engine_version: About::default().engine_version, labels: settings.labels.clone() };
-    let executor = TaskExecutor::new(engine.clone(), images.clone(), net.clone(), exchange, about);
+    let executor = TaskExecutor::new(engine.clone(), images.clone(), net.clone(), exchange, attachments.clone(), about);
     let executor = Arc::new(executor);
     let node = SwarmNode::open(NodeConfig {
         folder: settings.data_root.join("swarm"),
@@ -169,6 +170,7 @@ async fn open(settings: Settings) -> anyhow::Result<Parts> {
         default_advertise_addr: settings.swarm_default_advertise_addr.clone(),
     });
     let node = Arc::new(node.await);
+    attachments.set_node(node.clone());
     if node.info().state == NodeState::Inactive {
         executor.forget().await;
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use model as m;
 use serde::{Deserialize, Serialize};
 
+use crate::container::EndpointSettings;
 use crate::json::is_zero;
 use crate::service::{SpecError, annotations};
 use crate::swarm::Version;
@@ -261,6 +262,22 @@ pub struct NetworkCreateRequest {
     pub check_duplicate: bool,
 }
 
+/// `POST /networks/{id}/connect`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct NetworkConnectRequest {
+    pub container: String,
+    pub endpoint_config: Option<EndpointSettings>,
+}
+
+/// `POST /networks/{id}/disconnect`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct NetworkDisconnectRequest {
+    pub container: String,
+    pub force: bool,
+}
+
 /// Answer to `POST /networks/create`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -389,11 +406,7 @@ impl Network {
     /// How a network of the swarm is shown where this node has no part in it.
     pub fn from_model(network: &m::Network) -> Self {
         let spec = &network.spec;
-        let ipam = match (&spec.ipam, &network.ipam) {
-            (Some(ipam), _) if !ipam.configs.is_empty() => Some(ipam),
-            (_, Some(allocated)) => Some(allocated),
-            (given, None) => given.as_ref(),
-        };
+        let ipam = network.ipam.as_ref().or(spec.ipam.as_ref());
         let driver = network.driver_state.as_ref().or(spec.driver_config.as_ref());
         Self {
             name: spec.annotations.name.clone(),

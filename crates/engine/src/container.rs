@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use docker_types::container::{HealthLog, UpdateRequest};
+use docker_types::container::{EndpointSettings, HealthLog, UpdateRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::options::{AttachOptions, RemoveOptions, StopOptions};
+use crate::options::{AttachOptions, DisconnectMode, RemoveOptions, StopOptions};
 use crate::record::{ContainerPaths, Record};
 use crate::shim_client::ShimClient;
 use crate::{EngineError, OutputFrame};
@@ -47,6 +47,16 @@ pub(crate) enum Command {
     },
     Update {
         request: Box<UpdateRequest>,
+        reply: Reply,
+    },
+    Connect {
+        network: String,
+        settings: Box<EndpointSettings>,
+        reply: Reply,
+    },
+    Disconnect {
+        network: String,
+        mode: DisconnectMode,
         reply: Reply,
     },
     Attach {

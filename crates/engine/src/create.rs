@@ -3,22 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use docker_types::container::{
-    ContainerConfig, CreateRequest, CreateResponse, EndpointIpamConfig, EndpointSettings, HostConfig, NetworkingConfig,
-};
+use docker_types::container::{ContainerConfig, CreateRequest, CreateResponse, HostConfig, NetworkingConfig};
 use docker_types::container_spec::Ulimit;
 use image::ImageRecord;
 
 use crate::clock::{Clock, fresh_id};
 use crate::engine::{Inner, blocking};
-use crate::launch::{PREDEFINED_NETWORKS, parse_port, port_requests};
+use crate::launch::{parse_port, port_requests};
 use crate::merge::{command_of, merge};
 use crate::mount_points::plan_mounts;
 use crate::options::CreateOptions;
 use crate::record::{ContainerPaths, Flush, MountKind, MountRecord, RECORD_VERSION, Record, TaskRecord};
 use crate::spec::DEFAULT_SHM_SIZE;
 use crate::volumes::LOCAL_DRIVER;
-use crate::{Engine, EngineError, FileKind, owner, task_files, validate};
+use crate::{Engine, EngineError, FileKind, endpoint_settings, owner, task_files, validate};
 
 impl Engine {
     /// Makes a container; `name` without or with `/`, `None` for a random one.
@@ -88,6 +86,7 @@ fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<
     let mut config = request.config();
     let mut host = request.host_config.unwrap_or_default();
     let networking = request.networking_config.unwrap_or_default();
+    check_network(engine, &mut host, &config)?;
     merge(&mut config, &image.config)?;
     if host.log_config.kind.is_empty() {
         host.log_config.kind.clone_from(&engine.config.log_driver);
@@ -99,7 +98,6 @@ fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<
     validate::check_config(&config)?;
     validate::check_host_config(&host, &engine.config)?;
     crate::bundle::check(&host)?;
-    check_network(engine, &mut host, &config)?;
     for port in config.exposed_ports.keys() {
         parse_port(port)?;
     }
@@ -116,35 +114,9 @@ fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<
         ..Record::default()
     };
     port_requests(&record)?;
-    check_addresses(&record)?;
-    Ok(record)
-}
-
-/// Addresses and aliases are given on networks of the user's only.
-fn check_addresses(record: &Record) -> Result<(), EngineError> {
     let endpoints = record.networking.endpoints_config.iter().flatten();
-    for (network, endpoint) in endpoints.filter(|(name, _)| PREDEFINED_NETWORKS.contains(&name.as_str())) {
-        let Some(EndpointSettings { ipam_config, aliases, .. }) = endpoint else { continue };
-        let has_address =
-            |wanted: &EndpointIpamConfig| !wanted.ipv4_address.is_empty() || !wanted.ipv6_address.is_empty();
-        let reasons = [
-            (
-                ipam_config.as_ref().is_some_and(has_address),
-                "user specified IP address is supported on user defined networks only",
-            ),
-            (
-                aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()),
-                "network-scoped aliases are only supported for user-defined networks",
-            ),
-        ];
-        let reasons: Vec<_> = reasons.iter().filter(|(is_so, _)| *is_so).map(|(_, reason)| *reason).collect();
-        if !reasons.is_empty() {
-            let reasons = reasons.join("\n");
-            let text = format!("invalid config for network {network}: invalid endpoint settings:\n{reasons}");
-            return Err(EngineError::invalid(text));
-        }
-    }
-    Ok(())
+    endpoint_settings::check_all(endpoints, |network| engine.network.network(network))?;
+    Ok(record)
 }
 
 /// Whether the network exists is asked at the start, as in dockerd: here "not found" would mean the image to clients.
@@ -152,27 +124,40 @@ fn check_network(engine: &Inner, host: &mut HostConfig, config: &ContainerConfig
     if matches!(host.network_mode.as_str(), "" | "default") {
         "bridge".clone_into(&mut host.network_mode);
     }
-    match host.network_mode.as_str() {
-        "bridge" | "none" => Ok(()),
-        "host" if !config.hostname.is_empty() && host.uts_mode == "host" => {
-            Err(EngineError::invalid("conflicting options: hostname and the UTS mode"))
+    if let Some(name) = host.network_mode.strip_prefix("container:") {
+        if let Some(text) = conflict_with_joining(name, host, config) {
+            return Err(EngineError::invalid(text));
         }
-        "host" => Ok(()),
-        mode => match mode.strip_prefix("container:") {
-            Some(_) if !config.hostname.is_empty() => {
-                Err(EngineError::invalid("conflicting options: hostname and the network mode"))
-            }
-            Some(_) if host.port_bindings.iter().flatten().next().is_some() => {
-                Err(EngineError::invalid("conflicting options: port publishing and the container type network mode"))
-            }
-            Some(name) => {
-                let joined = engine.index.find(name)?.id.clone();
-                host.network_mode = format!("container:{joined}");
-                Ok(())
-            }
-            None => Ok(()),
-        },
+        let joined = engine.index.find(name)?.id.clone();
+        host.network_mode = format!("container:{joined}");
     }
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return Err(EngineError::invalid("conflicting options: hostname and the UTS mode"));
+    }
+    if host.network_mode == "host" && host.links.iter().flatten().next().is_some() {
+        let text = "conflicting options: host type networking can't be used with links. This would result in undefined behavior";
+        return Err(EngineError::invalid(text));
+    }
+    Ok(())
+}
+
+/// What does not go with another container's network.
+fn conflict_with_joining(name: &str, host: &HostConfig, config: &ContainerConfig) -> Option<&'static str> {
+    let given = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
+    let ports = host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports;
+    let conflicts = [
+        (name.is_empty(), "invalid network mode: invalid container format container:<name|id>"),
+        (!config.hostname.is_empty(), "conflicting options: hostname and the network mode"),
+        (
+            given(&host.links),
+            "conflicting options: container type network can't be used with links. This would result in undefined behavior",
+        ),
+        (given(&host.dns), "conflicting options: dns and the network mode"),
+        (given(&host.extra_hosts), "conflicting options: custom host-to-IP mapping and the network mode"),
+        (ports, "conflicting options: port publishing and the container type network mode"),
+        (!config.exposed_ports.is_empty(), "conflicting options: port exposing and the container type network mode"),
+    ];
+    conflicts.into_iter().find(|(conflicts, _)| *conflicts).map(|(_, text)| text)
 }
 
 fn normal_networking(networking: NetworkingConfig) -> NetworkingConfig {

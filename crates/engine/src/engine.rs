@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use docker_types::container::{Inspect, Summary, TopResponse, UpdateRequest, UpdateResponse, WaitError, WaitResponse};
+use docker_types::container::{
+    EndpointSettings, Inspect, Summary, TopResponse, UpdateRequest, UpdateResponse, WaitError, WaitResponse,
+};
 use docker_types::event::EventMessage;
 use docker_types::filters::Filters;
 use docker_types::volume::{Volume, VolumeCreateRequest, VolumeList, VolumesPruneResponse};
@@ -18,7 +20,7 @@ use crate::events::{EventBus, EventStream};
 use crate::exec::Execs;
 use crate::index::Index;
 use crate::network::NetworkBackend;
-use crate::options::{AttachOptions, RemoveOptions, Shutdown, SizeMode, StopOptions, WaitCondition};
+use crate::options::{AttachOptions, DisconnectMode, RemoveOptions, Shutdown, SizeMode, StopOptions, WaitCondition};
 use crate::record::Phase;
 use crate::streams::{self, Attached};
 use crate::volumes::{LOCAL_DRIVER, Volumes};
@@ -141,6 +143,29 @@ impl Engine {
             Err(error) if error.kind() == ErrorKind::NotFound && container.view().removed => Ok(()),
             other => other,
         }
+    }
+
+    /// Connects it to a network, at once if it runs.
+    pub async fn connect(&self, container: &str, network: &str, settings: EndpointSettings) -> Result<(), EngineError> {
+        let (network, settings) = (network.to_owned(), Box::new(settings));
+        self.find(container)?.ask(|reply| Command::Connect { network, settings, reply }).await
+    }
+
+    /// Disconnects it from a network.
+    pub async fn disconnect(&self, container: &str, network: &str, mode: DisconnectMode) -> Result<(), EngineError> {
+        let found = match self.find(container) {
+            Err(error) if mode == DisconnectMode::Force && error.kind() == ErrorKind::NotFound => {
+                // dockerd looks for a leftover of that name then; here none outlives its container.
+                let is_known = self.0.network.network(network).is_some();
+                return Err(EngineError::not_found(match is_known {
+                    true => format!("endpoint {container} not found"),
+                    false => format!("network {network} not found"),
+                }));
+            }
+            found => found?,
+        };
+        let network = network.to_owned();
+        found.ask(|reply| Command::Disconnect { network, mode, reply }).await
     }
 
     /// Waits for its end. The container is looked up at once; the future resolves when the condition is met.

@@ -81,6 +81,12 @@ impl EngineError {
     }
 }
 
+impl From<crate::NetworkError> for EngineError {
+    fn from(error: crate::NetworkError) -> Self {
+        Self::new(error.kind, error.text)
+    }
+}
+
 impl From<image::ImageError> for EngineError {
     fn from(error: image::ImageError) -> Self {
         use image::ErrorKind as Of;

@@ -7,20 +7,18 @@ use docker_types::container::{
 };
 use docker_types::image::GraphDriver;
 
-use crate::EngineError;
 use crate::clock::time_of;
 use crate::container::Container;
 use crate::engine::Inner;
-use crate::network::{ContainerNetwork, NetworkBackend, NetworkEndpoint};
+use crate::network::{ContainerNetwork, NetworkBackend, NetworkDriver, NetworkEndpoint};
 use crate::options::SizeMode;
 use crate::record::{LifeRecord, MountKind, MountRecord, Phase, Record};
+use crate::{EngineError, endpoint_settings};
 
 /// The storage driver, as dockerd names it.
 const DRIVER: &str = "overlay2";
 /// The bridge by which tasks reach the world.
-const GATEWAY_NETWORK: &str = "docker_gwbridge";
-/// Digits of an id as users see it.
-const SHORT_ID: usize = 12;
+pub(crate) const GATEWAY_NETWORK: &str = "docker_gwbridge";
 
 pub(crate) async fn inspect(engine: &Inner, container: &Container, size: SizeMode) -> Result<Inspect, EngineError> {
     let record = container.record();
@@ -119,7 +117,7 @@ pub(crate) fn mount_point(mount: &MountRecord) -> Option<MountPoint> {
     })
 }
 
-fn mac_and_address(settings: &mut EndpointSettings, endpoint: &crate::NetworkEndpoint) {
+fn mac_and_address(settings: &mut EndpointSettings, endpoint: &NetworkEndpoint, is_plain: bool) {
     settings.mac_address.clone_from(&endpoint.mac);
     settings.network_id.clone_from(&endpoint.network_id);
     settings.endpoint_id.clone_from(&endpoint.endpoint_id);
@@ -127,7 +125,20 @@ fn mac_and_address(settings: &mut EndpointSettings, endpoint: &crate::NetworkEnd
         settings.ip_address = address.to_string();
         settings.ip_prefix_len = i64::from(prefix);
     }
+    if let Some((address, prefix)) = endpoint.address_v6 {
+        settings.global_ipv6_address = address.to_string();
+        settings.global_ipv6_prefix_len = i64::from(prefix);
+    }
     settings.gateway = endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+    // what the swarm has chosen counts as asked for
+    if is_plain && endpoint.driver == NetworkDriver::Overlay {
+        let text = |address: Option<String>| address.unwrap_or_default();
+        settings.ipam_config = Some(EndpointIpamConfig {
+            ipv4_address: text(endpoint.address.map(|(address, _)| address.to_string())),
+            ipv6_address: text(endpoint.address_v6.map(|(address, _)| address.to_string())),
+            link_local_ips: Vec::new(),
+        });
+    }
 }
 
 /// The networks of a container: what was asked for, and what there is of it.
@@ -137,7 +148,6 @@ pub(crate) fn endpoints(
     network: Option<&ContainerNetwork>,
 ) -> BTreeMap<String, EndpointSettings> {
     let mut endpoints = BTreeMap::new();
-    let mode = record.host_config.network_mode.as_str();
     let task = record.task.as_ref().filter(|task| task.is_networked());
     match task {
         Some(task) => {
@@ -147,22 +157,39 @@ pub(crate) fn endpoints(
             endpoints
                 .extend(given.filter_map(|(id, address, aliases)| on_overlay(backend, record, id, address, aliases)));
         }
-        None if mode.starts_with("container:") => {}
         None => {
-            let asked = record.networking.endpoints_config.as_ref().and_then(|endpoints| endpoints.get(mode)).cloned();
-            let mut settings = asked.flatten().unwrap_or_default();
-            if record.life.ever_networked {
-                settings.network_id = backend.network(mode).map(|network| network.id).unwrap_or_default();
-            }
-            endpoints.insert(mode.to_owned(), settings);
+            let asked = endpoint_settings::networks(record).into_iter();
+            endpoints.extend(asked.map(|(network, settings)| own_settings(backend, record, network, settings)));
         }
     }
-    // the way out of the swarm's networks is none of the container's own to dockerd
-    let own = |endpoint: &&NetworkEndpoint| task.is_none() || endpoint.network_name != GATEWAY_NETWORK;
-    for endpoint in network.iter().flat_map(|network| &network.endpoints).filter(own) {
-        mac_and_address(endpoints.entry(endpoint.network_name.clone()).or_default(), endpoint);
+    // the way out of the swarm's networks is none of the container's own to dockerd, unless it was asked for
+    let is_own = |endpoint: &&NetworkEndpoint| {
+        endpoint.network_name != GATEWAY_NETWORK || endpoints.contains_key(GATEWAY_NETWORK)
+    };
+    let shown: Vec<_> = network.iter().flat_map(|network| &network.endpoints).filter(is_own).collect();
+    for endpoint in shown {
+        mac_and_address(endpoints.entry(endpoint.network_name.clone()).or_default(), endpoint, task.is_none());
     }
     endpoints
+}
+
+/// What is known of a network without the container being there.
+fn own_settings(
+    backend: &dyn NetworkBackend,
+    record: &Record,
+    network: String,
+    mut settings: EndpointSettings,
+) -> (String, EndpointSettings) {
+    if record.life.ever_networked {
+        if settings.network_id.is_empty() {
+            settings.network_id = backend.network(&network).map(|network| network.id).unwrap_or_default();
+        }
+        if endpoint_settings::is_user_defined(&network) {
+            let aliases = settings.aliases.clone().unwrap_or_default();
+            settings.dns_names = Some(endpoint_settings::dns_names(record, &aliases));
+        }
+    }
+    (network, settings)
 }
 
 /// A task's attachment to a network of the swarm, as the swarm gave it.
@@ -175,15 +202,11 @@ fn on_overlay(
 ) -> Option<(String, EndpointSettings)> {
     let network = backend.network(network_id)?;
     let address = address.split('/').next().unwrap_or_default().to_owned();
-    let mut dns_names = vec![record.name.clone(), record.id[..SHORT_ID].to_owned()];
-    if !record.config.hostname.is_empty() && !dns_names.contains(&record.config.hostname) {
-        dns_names.push(record.config.hostname.clone());
-    }
     let settings = EndpointSettings {
         ipam_config: Some(EndpointIpamConfig { ipv4_address: address, ..EndpointIpamConfig::default() }),
         network_id: network.id,
         aliases: (!aliases.is_empty()).then(|| aliases.to_vec()),
-        dns_names: Some(dns_names),
+        dns_names: Some(endpoint_settings::dns_names(record, &[])),
         ..EndpointSettings::default()
     };
     Some((network.name, settings))
@@ -192,7 +215,8 @@ fn on_overlay(
 /// Ports: exposed ones with what opens them.
 fn ports(record: &Record, network: Option<&ContainerNetwork>) -> PortMap {
     let mut ports = PortMap::new();
-    let Some(network) = network else { return ports };
+    // who is on no network exposes nothing
+    let Some(network) = network.filter(|network| !network.endpoints.is_empty()) else { return ports };
     for port in record.config.exposed_ports.keys() {
         let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
         ports.insert(port, None);

@@ -16,17 +16,15 @@ use crate::config::BUILT_IN_RUNTIME;
 use crate::copy_up::copy_up;
 use crate::engine::Inner;
 use crate::log_options;
-use crate::network::{ContainerNetwork, NetworkError, NetworkMode, NetworkRequest, PortRequest, Protocol};
+use crate::network::{ContainerNetwork, EtcFiles, NetworkError, NetworkMode, NetworkRequest, PortRequest, Protocol};
 use crate::options::SecretFile;
 use crate::record::{ContainerPaths, Flush, MountKind, MountRecord, Record, replace_file};
 use crate::task_files;
-use crate::{EngineError, ErrorKind};
+use crate::{EngineError, ErrorKind, endpoint_settings};
 
 /// Names of the files that are bound over those of the image.
 pub(crate) const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
 
-/// Networks that containers join by name.
-pub(crate) const PREDEFINED_NETWORKS: [&str; 3] = ["bridge", "host", "none"];
 /// How dockerd begins to tell that a network cannot be made.
 const NETWORKING_FAILED: &str = "failed to set up container networking";
 
@@ -42,11 +40,7 @@ pub(crate) struct Prepared {
 
 /// dockerd's answer to a failure of the network.
 pub(crate) fn network_failed(error: NetworkError) -> EngineError {
-    match error {
-        NetworkError::Refused(text) | NetworkError::Failed(text) => {
-            EngineError::internal(format!("{NETWORKING_FAILED}: {text}"))
-        }
-    }
+    EngineError::new(error.kind, format!("{NETWORKING_FAILED}: {}", error.text))
 }
 
 /// How the container is joined.
@@ -54,25 +48,19 @@ pub(crate) fn network_mode(record: &Record) -> NetworkMode {
     match record.host_config.network_mode.as_str() {
         _ if record.config.network_disabled => NetworkMode::None,
         "host" => NetworkMode::Host,
-        "none" => NetworkMode::None,
+        "none" if endpoint_settings::networks(record).keys().all(|network| network == "none") => NetworkMode::None,
         mode => match mode.strip_prefix("container:") {
             Some(id) => NetworkMode::Container(id.to_owned()),
             // a task without a network of the swarm is an ordinary container to dockerd
             None if record.task.as_ref().is_some_and(crate::record::TaskRecord::is_networked) => NetworkMode::Swarm,
-            None => NetworkMode::Bridge,
+            None => NetworkMode::Networks,
         },
     }
 }
 
-/// Refuses to join a network that does not exist (only the predefined ones do), or the namespace of a container that does
-/// not run.
+/// Refuses to join the namespace of a container that does not run.
 pub(crate) fn check_joined(engine: &Inner, record: &Record) -> Result<(), EngineError> {
     let host = &record.host_config;
-    let mode = host.network_mode.as_str();
-    let no_network = record.config.network_disabled || mode.starts_with("container:");
-    if !no_network && !PREDEFINED_NETWORKS.contains(&mode) {
-        return Err(EngineError::not_found(format!("{NETWORKING_FAILED}: network {mode} not found")));
-    }
     for (mode, what) in [(&host.network_mode, "network"), (&host.ipc_mode, "IPC"), (&host.pid_mode, "PID")] {
         let Some(name) = mode.strip_prefix("container:") else { continue };
         let joined = engine.index.find(name)?.record();
@@ -155,9 +143,9 @@ pub(crate) fn network_request(engine: &Inner, record: &Record) -> NetworkRequest
         mode = NetworkMode::Container(joined.id.clone());
     }
     let hosts = host.extra_hosts.iter().flatten().filter_map(|entry| entry.split_once([':', '=']));
-    let endpoints = record.networking.endpoints_config.iter().flatten().filter_map(|(_, settings)| settings.as_ref());
-    let aliases = endpoints.clone().flat_map(|settings| settings.aliases.iter().flatten().cloned()).collect();
-    let mac = endpoints.map(|settings| settings.mac_address.clone()).chain([record.config.mac_address.clone()]);
+    let networks = endpoint_settings::networks(record);
+    let attachments = networks.iter().filter(|_| mode == NetworkMode::Networks);
+    let attachments = attachments.map(|(network, settings)| endpoint_settings::request(network, settings)).collect();
     NetworkRequest {
         container_id: record.id.clone(),
         name: record.name.clone(),
@@ -166,14 +154,13 @@ pub(crate) fn network_request(engine: &Inner, record: &Record) -> NetworkRequest
         mode,
         ingress: record.task.as_ref().and_then(|task| task.ingress.clone()),
         overlays: record.task.as_ref().map(|task| task.overlays.clone()).unwrap_or_default(),
+        attachments,
         // they were read at creation
         ports: port_requests(record).unwrap_or_default(),
-        aliases,
         dns_servers: host.dns.clone().unwrap_or_default(),
         dns_search: host.dns_search.clone().unwrap_or_default(),
         dns_options: host.dns_options.clone().unwrap_or_default(),
         extra_hosts: hosts.map(|(name, address)| (name.to_owned(), address.to_owned())).collect(),
-        mac_address: mac.into_iter().find(|mac| !mac.is_empty()),
         sysctls: host
             .sysctls
             .iter()
@@ -277,6 +264,39 @@ fn subpath(data: &Path, inside: &str) -> Result<PathBuf, EngineError> {
         return Ok(found);
     }
     Err(EngineError::invalid(format!("path {} is not within the volume", wanted.display())))
+}
+
+/// Brings the files of `/etc` in line with other networks; `before` is what they were made of. What was written into them since
+/// stays.
+pub(crate) fn refresh_etc(engine: &Inner, record: &Record, paths: &ContainerPaths, before: &EtcFiles) {
+    let refreshed = engine.network.etc_files(&record.id).map_err(EngineError::from).and_then(|now| {
+        let hosts = |current: &str| changed_hosts(current, &before.hosts, &now.hosts);
+        replace_text(&paths.etc("hosts"), hosts)?;
+        let resolv_conf =
+            |current: &str| if current == before.resolv_conf { &now.resolv_conf } else { current }.to_owned();
+        replace_text(&paths.etc("resolv.conf"), resolv_conf)
+    });
+    if let Err(error) = refreshed {
+        tracing::warn!(container = %record.id, %error, "files of /etc do not know of the container's networks");
+    }
+}
+
+/// Writes a file anew, in its place: the container has it mounted.
+fn replace_text(path: &Path, change: impl FnOnce(&str) -> String) -> Result<(), EngineError> {
+    let current = fs::read_to_string(path).map_err(|error| EngineError::io("read", path, &error))?;
+    let changed = change(&current);
+    if changed == current {
+        return Ok(());
+    }
+    fs::write(path, changed).map_err(|error| EngineError::io("write", path, &error))
+}
+
+/// `/etc/hosts` without the lines that are gone and with those that are new.
+fn changed_hosts(current: &str, before: &str, now: &str) -> String {
+    let is_gone = |line: &str| before.lines().any(|it| it == line) && !now.lines().any(|it| it == line);
+    let kept = current.lines().filter(|line| !is_gone(line));
+    let new = now.lines().filter(|line| !before.lines().any(|it| it == *line));
+    kept.chain(new).flat_map(|line| [line, "\n"]).collect()
 }
 
 fn write_etc(engine: &Inner, record: &Record, paths: &ContainerPaths) -> Result<(), EngineError> {
@@ -405,6 +425,15 @@ pub(crate) fn write(paths: &ContainerPaths, prepared: &Prepared) -> Result<(), E
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_change_by_line_and_keep_what_was_added() {
+        let before = "127.0.0.1\tlocalhost\n172.17.0.2\tweb\n";
+        let now = "127.0.0.1\tlocalhost\n10.0.1.5\tweb\n";
+        let current = format!("{before}192.0.2.7\tmine\n");
+        assert_eq!(changed_hosts(&current, before, now), "127.0.0.1\tlocalhost\n192.0.2.7\tmine\n10.0.1.5\tweb\n");
+        assert_eq!(changed_hosts(&current, before, before), current);
+    }
 
     #[test]
     fn ports_open_on_ipv4_addresses() {

@@ -17,6 +17,7 @@ mod config;
 mod container;
 mod copy_up;
 mod create;
+mod endpoint_settings;
 mod engine;
 mod error;
 mod events;
@@ -55,11 +56,12 @@ pub use error::{EngineError, ErrorKind};
 pub use events::{EventStream, HISTORY_EVENTS};
 pub use logs::{LogFrame, LogStream};
 pub use network::{
-    ContainerNetwork, EtcFiles, IngressAttachment, IngressPort, NetworkBackend, NetworkEndpoint, NetworkError,
-    NetworkMode, NetworkName, NetworkRequest, OverlayAttachment, PortRequest, Protocol, PublishedPort,
+    AttachmentRequest, ContainerNetwork, EtcFiles, IngressAttachment, IngressPort, NetworkBackend, NetworkDriver,
+    NetworkEndpoint, NetworkError, NetworkMember, NetworkMode, NetworkName, NetworkRequest, OverlayAttachment,
+    PortRequest, Protocol, PublishedPort,
 };
 pub use options::{
-    AttachOptions, CreateOptions, FileKind, ListOptions, LogsOptions, RemoveOptions, SecretFile, Shutdown, SizeMode,
-    StopOptions, TaskOptions, WaitCondition,
+    AttachOptions, CreateOptions, DisconnectMode, FileKind, ListOptions, LogsOptions, RemoveOptions, SecretFile,
+    Shutdown, SizeMode, StopOptions, TaskOptions, WaitCondition,
 };
 pub use streams::{Attached, OutputFrame, OutputSource};

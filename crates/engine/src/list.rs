@@ -92,17 +92,19 @@ fn check(filters: &Filters) -> Result<(), EngineError> {
 
 /// The filters with what they name looked up.
 struct Looked<'a> {
+    engine: &'a Inner,
     filters: &'a Filters,
     before_ns: Option<i64>,
     since_ns: Option<i64>,
     ancestors: Vec<String>,
 }
 
-fn look_up<'a>(engine: &Inner, filters: &'a Filters) -> Result<Looked<'a>, EngineError> {
+fn look_up<'a>(engine: &'a Inner, filters: &'a Filters) -> Result<Looked<'a>, EngineError> {
     let created = |key: &str| filters.get(key).next().map(|name| engine.index.find(name)).transpose();
     let created = |key: &str| created(key).map(|found| found.map(|container| container.record().created_ns));
     let ancestors = filters.get("ancestor").filter_map(|name| engine.images.resolve(name).ok());
     Ok(Looked {
+        engine,
         filters,
         before_ns: created("before")?,
         since_ns: created("since")?,
@@ -144,9 +146,17 @@ impl Looked<'_> {
         !self.filters.contains("volume") || self.filters.get("volume").any(known)
     }
 
+    /// By name or id; a network that the container has not been on yet has only the one that the user wrote.
     fn matches_network(&self, record: &Record) -> bool {
-        let mode = record.host_config.network_mode.as_str();
-        !self.filters.contains("network") || self.filters.get("network").any(|wanted| wanted == mode)
+        if !self.filters.contains("network") {
+            return true;
+        }
+        let networks = endpoints(&*self.engine.network, record, None);
+        let has_id = |id: &str, wanted: &str| !id.is_empty() && id.starts_with(wanted);
+        let is_on = |wanted: &str| {
+            networks.iter().any(|(name, settings)| name == wanted || has_id(&settings.network_id, wanted))
+        };
+        self.filters.get("network").any(is_on)
     }
 
     fn matches_ports(&self, record: &Record) -> bool {
@@ -210,7 +220,7 @@ fn wanted(container: &Container, looked: &Looked<'_>, all: bool) -> bool {
 }
 
 fn ports(record: &Record, network: Option<&ContainerNetwork>) -> Vec<Port> {
-    let Some(network) = network else { return Vec::new() };
+    let Some(network) = network.filter(|network| !network.endpoints.is_empty()) else { return Vec::new() };
     let mut ports: Vec<Port> = network
         .ports
         .iter()

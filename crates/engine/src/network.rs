@@ -1,20 +1,33 @@
 //! What the engine wants of a network. The daemon implements [`NetworkBackend`] over `net`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ErrorKind;
+
 /// A network operation that failed; the text goes to the user.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum NetworkError {
-    /// What was asked for cannot be had (a port in use, a network that does not exist).
-    #[error("{0}")]
-    Refused(String),
-    /// Something else.
-    #[error("{0}")]
-    Failed(String),
+#[error("{text}")]
+pub struct NetworkError {
+    /// What sort of failure it is.
+    pub kind: ErrorKind,
+    /// The text.
+    pub text: String,
+}
+
+impl NetworkError {
+    /// An error of this kind.
+    pub fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    /// What dockerd leaves unclassified.
+    pub fn failed(text: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, text)
+    }
 }
 
 /// A transport protocol.
@@ -54,8 +67,8 @@ impl Protocol {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkMode {
-    /// On the default bridge.
-    Bridge,
+    /// On the networks that are asked for, and on no other.
+    Networks,
     /// In the host's namespace.
     Host,
     /// Only a loopback link.
@@ -103,6 +116,36 @@ pub struct OverlayAttachment {
     pub aliases: Vec<String>,
 }
 
+/// A network that a container shall be on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachmentRequest {
+    /// Its name or id.
+    pub network: String,
+    /// Address on it; `None` for any.
+    pub address: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub address_v6: Option<Ipv6Addr>,
+    /// Hardware address; `None` for the usual one.
+    pub mac_address: Option<[u8; 6]>,
+    /// The user's further names for the container there.
+    pub aliases: Vec<String>,
+    /// Names that only this container knows, each with the name there that it stands for.
+    pub links: BTreeMap<String, String>,
+    /// Of several gateways that of the highest priority is used.
+    pub gateway_priority: i64,
+}
+
+/// Who is connected to a network while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkMember {
+    /// Container.
+    pub container_id: String,
+    /// Its name, without `/`.
+    pub name: String,
+    /// Its host name.
+    pub hostname: String,
+}
+
 /// A port of the container to open on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRequest {
@@ -133,12 +176,12 @@ pub struct NetworkRequest {
     pub mode: NetworkMode,
     /// Ingress attachment of a task; only with [`NetworkMode::Swarm`].
     pub ingress: Option<IngressAttachment>,
-    /// Other overlay networks.
+    /// Other overlay networks of a task.
     pub overlays: Vec<OverlayAttachment>,
+    /// Networks of a container that is no task; only with [`NetworkMode::Networks`].
+    pub attachments: Vec<AttachmentRequest>,
     /// Ports to open on the host.
     pub ports: Vec<PortRequest>,
-    /// Further names.
-    pub aliases: Vec<String>,
     /// `--dns`.
     pub dns_servers: Vec<String>,
     /// `--dns-search`.
@@ -147,8 +190,6 @@ pub struct NetworkRequest {
     pub dns_options: Vec<String>,
     /// `--add-host`: name and address, or `host-gateway`.
     pub extra_hosts: Vec<(String, String)>,
-    /// `--mac-address`.
-    pub mac_address: Option<String>,
     /// `net.*` sysctls: name with dots, and value. The network's owner writes them, not the runtime.
     pub sysctls: BTreeMap<String, String>,
 }
@@ -179,17 +220,51 @@ pub struct NetworkEndpoint {
     pub mac: String,
     /// Address and the length of its prefix.
     pub address: Option<(Ipv4Addr, u8)>,
+    /// The same for IPv6.
+    pub address_v6: Option<(Ipv6Addr, u8)>,
     /// Gateway.
     pub gateway: Option<Ipv4Addr>,
+    /// Driver of the network.
+    pub driver: NetworkDriver,
+}
+
+/// What makes a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkDriver {
+    /// A bridge of this machine.
+    #[default]
+    Bridge,
+    /// The host's own network.
+    Host,
+    /// A loopback link.
+    Null,
+    /// The swarm.
+    Overlay,
+}
+
+impl NetworkDriver {
+    /// As users write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::Null => "null",
+            Self::Overlay => "overlay",
+        }
+    }
 }
 
 /// What a network is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkName {
     /// For users.
     pub name: String,
     /// For programs.
     pub id: String,
+    /// Driver.
+    pub driver: NetworkDriver,
+    /// Subnets that the user chose, each as `10.0.1.0/24`.
+    pub chosen_subnets: Vec<String>,
 }
 
 /// A container's network as it stands.
@@ -223,7 +298,17 @@ pub trait NetworkBackend: Send + Sync + 'static {
     async fn create(&self, request: NetworkRequest) -> Result<ContainerNetwork, NetworkError>;
     /// Takes it down; idempotent.
     async fn remove(&self, container_id: &str) -> Result<(), NetworkError>;
-    /// Name and id of a network, asked for by either.
+    /// Connects a container that runs to a network, and returns its place there.
+    async fn connect(
+        &self,
+        member: NetworkMember,
+        attachment: AttachmentRequest,
+    ) -> Result<NetworkEndpoint, NetworkError>;
+    /// Disconnects a container that runs from a network, by its id.
+    async fn disconnect(&self, container_id: &str, network_id: &str) -> Result<(), NetworkError>;
+    /// A container that runs has another name.
+    async fn rename(&self, member: NetworkMember) -> Result<(), NetworkError>;
+    /// A network that this machine has, asked for by its name, its id, or the beginning of one.
     fn network(&self, term: &str) -> Option<NetworkName>;
     /// The network of a container, `None` if it has none now.
     fn get(&self, container_id: &str) -> Option<ContainerNetwork>;

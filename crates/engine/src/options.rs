@@ -88,6 +88,16 @@ pub struct RemoveOptions {
     pub volumes: bool,
 }
 
+/// How to disconnect a container from a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DisconnectMode {
+    /// The network must be there.
+    #[default]
+    Safe,
+    /// Also from one that is gone.
+    Force,
+}
+
 /// Whether sizes are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SizeMode {

@@ -197,7 +197,10 @@ pub(crate) struct Record {
     pub(crate) args: Vec<String>,
     pub(crate) config: ContainerConfig,
     pub(crate) host_config: HostConfig,
+    /// The networks that it is to be on: by name once they are known, until then as the user wrote them.
     pub(crate) networking: NetworkingConfig,
+    /// It was disconnected from its last network, so that it has none; else one without any is on that of its mode.
+    pub(crate) left_all_networks: bool,
     pub(crate) mounts: Vec<MountRecord>,
     pub(crate) task: Option<TaskRecord>,
     pub(crate) life: LifeRecord,

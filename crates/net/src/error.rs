@@ -59,6 +59,34 @@ pub enum NetError {
         /// Network name.
         network: String,
     },
+    /// The address that was asked for is somebody's.
+    #[error("Address already in use")]
+    AddressInUse,
+    /// The subnet that was asked for is another network's.
+    #[error("invalid pool request: Pool overlaps with other one on this address space")]
+    PoolOverlap,
+    /// There is a network of this name.
+    #[error("network with name {0} already exists")]
+    NetworkExists(String),
+    /// The network cannot be removed: containers are on it.
+    #[error("network {network} has active endpoints ({endpoints})")]
+    NetworkInUse {
+        /// Network name.
+        network: String,
+        /// Containers and endpoints, in words.
+        endpoints: String,
+    },
+    /// The container is on the network already, in another place.
+    #[error("endpoint with name {name} already exists in network {network}")]
+    EndpointExists {
+        /// Container name.
+        name: String,
+        /// Network name.
+        network: String,
+    },
+    /// What was asked for is not built.
+    #[error("{0} is not supported by Skep yet")]
+    NotBuilt(String),
     /// Every subnet of the default pools overlaps a route or a network.
     #[error("all predefined address pools have been fully subnetted")]
     NoFreeSubnet,

@@ -31,6 +31,8 @@ pub(crate) struct BridgeRules {
     pub(crate) icc: bool,
     /// What leaves it is masqueraded.
     pub(crate) masquerade: bool,
+    /// Nothing leaves it, and nothing comes in.
+    pub(crate) internal: bool,
 }
 
 /// A published port and the container behind it.
@@ -213,6 +215,10 @@ fn write_filter(batch: &mut Batch, table: &Table, rules: &HostRules) {
     batch.add_base_chain(table, "raw", &Hook::filter(PREROUTING, -300));
     batch.add_base_chain(table, "forward", &Hook::filter(FORWARD, 0));
     batch.add_base_chain(table, "output", &Hook::filter(OUTPUT, 0));
+    for bridge in rules.bridges.iter().filter(|bridge| bridge.internal) {
+        let away = Rule::new().iif(Cmp::Eq, &bridge.link).oif(Cmp::Neq, &bridge.link);
+        batch.add_rule(table, "forward", &away.verdict(Verdict::Drop));
+    }
     for bridge in &rules.bridges {
         // a container that uses its neighbour's published port would be told to go there directly, past the translation
         let redirect = Rule::new().oif(Cmp::Eq, &bridge.link).icmp_redirect().verdict(Verdict::Drop);
@@ -223,13 +229,14 @@ fn write_filter(batch: &mut Batch, table: &Table, rules: &HostRules) {
         let loopback = inside.clone().daddr(Cmp::Eq, LOOPBACK).verdict(Verdict::Drop);
         batch.add_rule(table, "raw", &loopback);
         batch.add_chain(table, &chain);
+        let from_outside =
+            [Rule::new().established().verdict(Verdict::Accept), Rule::new().dnatted().verdict(Verdict::Accept)];
         let rules = [
-            Rule::new().established().verdict(Verdict::Accept),
-            Rule::new().dnatted().verdict(Verdict::Accept),
             inside.verdict(if bridge.icc { Verdict::Accept } else { Verdict::Drop }),
             Rule::new().verdict(Verdict::Drop),
         ];
-        rules.iter().for_each(|rule| batch.add_rule(table, &chain, rule));
+        let from_outside = from_outside.iter().filter(|_| !bridge.internal);
+        from_outside.chain(&rules).for_each(|rule| batch.add_rule(table, &chain, rule));
         let jump = Rule::new().oif(Cmp::Eq, &bridge.link).verdict(Verdict::Jump(chain));
         batch.add_rule(table, "forward", &jump);
     }

@@ -20,7 +20,7 @@ use crate::open::Surroundings;
 use crate::overlay::{OverlayRecord, make_namespace};
 use crate::ports::PortTable;
 use crate::sandbox::near_name;
-use crate::state::{GWBRIDGE, State, kernel, new_id};
+use crate::state::{State, kernel, new_id};
 use crate::store::{Folder, IngressRecord, NearLink, Place, ServiceRecord, Single};
 use crate::watch::{Site, Watch};
 use crate::{ClientAddress, Endpoint, NetConfig, NetError, PortGroup, PublishedPort};
@@ -110,15 +110,12 @@ impl Inner {
         records.iter().try_for_each(|(service_id, _)| self.store.remove_record(Folder::Services, service_id))
     }
 
-    fn reserve_ingress(&self, overlay: &OverlayRecord) -> Result<IngressRecord, NetError> {
+    fn reserve_ingress(&self, overlay: &OverlayRecord, gateway_index: u32) -> Result<IngressRecord, NetError> {
         let spec = &overlay.spec;
         let mesh = spec.lb_cidr().ok_or_else(|| NetError::NoNetwork(spec.name.clone()))?;
         let mut state = self.state();
-        let network = state.networks.gwbridge.clone();
-        let (id, bridge) = network
-            .and_then(|network| Some((network.id, network.address?)))
-            .ok_or_else(|| NetError::NoNetwork(GWBRIDGE.to_owned()))?;
-        let own = state.take_address(&id, GWBRIDGE, bridge)?;
+        let network = self.gateway_bridge(&state, gateway_index)?;
+        let own = state.take_address(&network, None)?;
         let (mesh_id, gateway_id) = (new_id()?, new_id()?);
         let links = [(&mesh_id, Place::Network(spec.network_id.clone())), (&gateway_id, Place::Host)];
         let record = IngressRecord {
@@ -133,16 +130,18 @@ impl Inner {
                 address: mesh,
                 address6: None,
                 gateway: None,
+                gateway_priority: 0,
             },
             gateway: Endpoint {
-                network_name: GWBRIDGE.to_owned(),
-                network_id: id,
+                network_name: network.name,
+                network_id: network.id,
                 endpoint_id: gateway_id,
                 link: GATEWAY_LINK.to_owned(),
                 mac: mac_text(mac_of(own.address)),
                 address: own,
                 address6: None,
-                gateway: Some(bridge.address),
+                gateway: Some(network.address.address),
+                gateway_priority: 0,
             },
         };
         self.store.write(Single::Ingress, &record)?;
@@ -152,7 +151,7 @@ impl Inner {
     /// Makes the ingress sandbox on a network whose devices are there.
     pub(crate) async fn make_ingress(&self, overlay: &OverlayRecord) -> Result<(), NetError> {
         let gateway_index = self.ensure_gwbridge().await?;
-        let record = self.reserve_ingress(overlay)?;
+        let record = self.reserve_ingress(overlay, gateway_index)?;
         let (bridge_index, links) = {
             let state = self.state();
             let attachment = state.overlay(&record.network_id)?.attachment(record.mesh.address.address)?;

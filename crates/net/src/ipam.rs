@@ -5,13 +5,29 @@ use std::net::Ipv4Addr;
 
 use crate::{AddressPool, Ipv4Cidr};
 
-/// The next free host address of `subnet` after `last`, going round, so that a freed address is taken again last.
-pub(crate) fn next_address(subnet: Ipv4Cidr, used: &BTreeSet<Ipv4Addr>, last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let first = u32::from(subnet.network().address) + 1;
-    let end = u32::from(subnet.broadcast());
-    let start = last.map_or(first, |last| u32::from(last) + 1);
-    let start = if (first..end).contains(&start) { start } else { first };
-    (start..end).chain(first..start).map(Ipv4Addr::from).find(|address| !used.contains(address))
+/// Addresses that may be given, the first and the last included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    first: u32,
+    last: u32,
+}
+
+impl Bounds {
+    /// Those of a subnet, or of the part of it that is meant for that.
+    pub(crate) fn of(subnet: Ipv4Cidr, range: Option<Ipv4Cidr>) -> Self {
+        let first = u32::from(subnet.network().address).saturating_add(1);
+        let last = u32::from(subnet.broadcast()).saturating_sub(1);
+        let part = range.map_or((first, last), |range| (range.network().address.into(), range.broadcast().into()));
+        Self { first: first.max(part.0), last: last.min(part.1) }
+    }
+}
+
+/// The next free address after `last`, going round, so that a freed address is taken again last.
+pub(crate) fn next_address(bounds: Bounds, used: &BTreeSet<Ipv4Addr>, last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    let all = bounds.first..=bounds.last;
+    let start = last.map_or(bounds.first, |last| u32::from(last).saturating_add(1));
+    let start = if all.contains(&start) { start } else { bounds.first };
+    (start..=bounds.last).chain(bounds.first..start).map(Ipv4Addr::from).find(|address| !used.contains(address))
 }
 
 /// The first subnet of the pools that overlaps nothing of `taken`.
@@ -59,7 +75,8 @@ mod tests {
     fn a_freed_address_is_taken_last() {
         let check = |used: &[&str], last: Option<&str>, expected: Option<&str>| {
             let used = used.iter().map(|address| address.parse().unwrap()).collect();
-            let next = next_address(cidr("10.0.0.0/29"), &used, last.map(|last| last.parse().unwrap()));
+            let bounds = Bounds::of(cidr("10.0.0.0/29"), None);
+            let next = next_address(bounds, &used, last.map(|last| last.parse().unwrap()));
             assert_eq!(next.map(|address| address.to_string()).as_deref(), expected);
         };
         check(&["10.0.0.1"], None, Some("10.0.0.2"));
@@ -67,6 +84,21 @@ mod tests {
         check(&["10.0.0.1"], Some("10.0.0.6"), Some("10.0.0.2"));
         check(&["10.0.0.1"], Some("10.9.0.6"), Some("10.0.0.2"));
         check(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"], Some("10.0.0.2"), None);
+    }
+
+    #[test]
+    fn a_range_bounds_what_is_given() {
+        let all = |range: &str| {
+            let bounds = Bounds::of(cidr("10.0.0.0/24"), Some(cidr(range)));
+            let mut used = BTreeSet::new();
+            while let Some(address) = next_address(bounds, &used, used.last().copied()) {
+                used.insert(address);
+            }
+            used.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(all("10.0.0.8/30"), ["10.0.0.8", "10.0.0.9", "10.0.0.10", "10.0.0.11"]);
+        assert_eq!(all("10.0.0.0/30"), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        assert_eq!(all("10.0.0.254/31"), ["10.0.0.254"]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The network of one machine: sandboxes, the default bridge, `docker_gwbridge`, overlay networks, published ports, the
-//! ingress mesh and service discovery.
+//! The network of one machine: sandboxes, the default bridge, bridges of the user's own, `docker_gwbridge`, overlay networks,
+//! published ports, the ingress mesh and service discovery.
 //!
 //! Everything is made through netlink: links, addresses and routes with `rtnetlink`, the firewall with a small nfnetlink
 //! encoder of our own. No program is run. What must outlive the daemon stands in small files under
@@ -12,8 +12,10 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod balance;
+mod bridges;
 mod cidr;
 mod config;
+mod connect;
 mod conntrack;
 mod dns;
 mod error;
@@ -46,8 +48,10 @@ mod vxlan;
 mod warnings;
 mod watch;
 
+pub use bridges::{BridgeEndpointSpec, BridgeNetworkSpec};
 pub use cidr::{CidrError, Ipv4Cidr};
 pub use config::{AddressPool, NetConfig};
+pub use connect::Connection;
 pub use dns::{NameRecord, Names, ServiceNames};
 pub use error::NetError;
 pub use net::Net;
@@ -58,4 +62,5 @@ pub use tunnel_probe::{Heard, TunnelProbe};
 pub use types::{
     Backend, BackendNode, ClientAddress, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort,
     NetworkContainer, NetworkInfo, PortBinding, PortGroup, Protocol, PublishedPort, Sandbox, SandboxMode, SandboxSpec,
+    SubnetInfo,
 };

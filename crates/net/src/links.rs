@@ -240,6 +240,21 @@ impl Links {
         self.handle.route().add(route).execute().await.map_err(os_error)
     }
 
+    /// Makes this the default route, in place of another one if there is one.
+    pub(crate) async fn set_default_route(&self, gateway: Ipv4Addr) -> io::Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+        self.handle.route().add(route).replace().execute().await.map_err(os_error)
+    }
+
+    /// Removes the default route. `Ok` if there is none.
+    pub(crate) async fn remove_default_route(&self) -> io::Result<()> {
+        match self.handle.route().del(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute().await.map_err(os_error)
+        {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Destinations of the IPv4 routes of all tables but the local one.
     pub(crate) async fn route_destinations(&self) -> io::Result<Vec<Ipv4Cidr>> {
         const LOCAL_TABLE: u8 = 255;

@@ -1,10 +1,12 @@
 //! The networks as `GET /networks` shows them.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
+use crate::bridges::BridgeRecord;
 use crate::state::{BRIDGE, GWBRIDGE, State};
 use crate::store::NetworkRecord;
-use crate::{Endpoint, NetConfig, NetworkContainer, NetworkInfo, SandboxMode};
+use crate::{Endpoint, Ipv4Cidr, NetConfig, NetworkContainer, NetworkInfo, OverlaySubnet, SandboxMode, SubnetInfo};
 
 /// All networks of this machine.
 pub(crate) fn networks(state: &State, config: &NetConfig) -> Vec<NetworkInfo> {
@@ -17,6 +19,7 @@ pub(crate) fn networks(state: &State, config: &NetConfig) -> Vec<NetworkInfo> {
     if let Some(record) = &records.gwbridge {
         networks.push(local(state, GWBRIDGE, "bridge", record, gwbridge_options(config)));
     }
+    networks.extend(state.bridges.values().map(|bridge| of_user(state, &bridge.record)));
     for overlay in state.overlays.values() {
         let spec = &overlay.record.spec;
         networks.push(NetworkInfo {
@@ -25,8 +28,11 @@ pub(crate) fn networks(state: &State, config: &NetConfig) -> Vec<NetworkInfo> {
             created_unix_ns: overlay.record.created_unix_ns.into(),
             driver: "overlay".to_owned(),
             scope: "swarm".to_owned(),
-            ipam: spec.subnets.first().map(|subnet| (subnet.subnet, subnet.gateway)),
+            subnets: spec.subnets.iter().map(of_overlay).collect(),
             options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            internal: spec.internal,
+            attachable: false,
             ingress: spec.ingress,
             containers: containers(state, &spec.network_id, &spec.name),
         });
@@ -47,11 +53,46 @@ fn local(
         created_unix_ns: record.created_unix_ns.into(),
         driver: driver.to_owned(),
         scope: "local".to_owned(),
-        ipam: record.address.map(|address| (address.network(), address.address)),
+        subnets: record.address.map(|address| whole(address.network(), address.address)).into_iter().collect(),
         options,
+        labels: BTreeMap::new(),
+        internal: false,
+        attachable: false,
         ingress: false,
         containers: containers(state, &record.id, name),
     }
+}
+
+fn of_user(state: &State, record: &BridgeRecord) -> NetworkInfo {
+    let spec = &record.spec;
+    let subnet = SubnetInfo {
+        range: spec.range,
+        reserved: spec.reserved.clone(),
+        is_chosen: spec.subnet.is_some(),
+        ..whole(record.address.network(), record.address.address)
+    };
+    NetworkInfo {
+        id: record.id.clone(),
+        name: spec.name.clone(),
+        created_unix_ns: record.created_unix_ns.into(),
+        driver: "bridge".to_owned(),
+        scope: "local".to_owned(),
+        subnets: vec![subnet],
+        options: spec.options.clone(),
+        labels: spec.labels.clone(),
+        internal: spec.internal,
+        attachable: spec.attachable,
+        ingress: false,
+        containers: containers(state, &record.id, &spec.name),
+    }
+}
+
+fn of_overlay(subnet: &OverlaySubnet) -> SubnetInfo {
+    SubnetInfo { is_chosen: true, ..whole(subnet.subnet, subnet.gateway) }
+}
+
+fn whole(subnet: Ipv4Cidr, gateway: Ipv4Addr) -> SubnetInfo {
+    SubnetInfo { subnet, gateway, range: None, reserved: BTreeMap::new(), is_chosen: false }
 }
 
 fn containers(state: &State, network_id: &str, network_name: &str) -> Vec<NetworkContainer> {
@@ -79,7 +120,7 @@ fn containers(state: &State, network_id: &str, network_name: &str) -> Vec<Networ
                 name: name.clone(),
                 endpoint_id: record.sandbox.sandbox_id.clone(),
                 mac: String::new(),
-                address: crate::Ipv4Cidr::new(std::net::Ipv4Addr::UNSPECIFIED, 0),
+                address: Ipv4Cidr::new(Ipv4Addr::UNSPECIFIED, 0),
             });
         }
     }

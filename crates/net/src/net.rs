@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use futures::StreamExt;
 
+use crate::connect::has_resolver;
 use crate::dns::{self, Resolvers};
 use crate::etc_files::{self, Hosts};
 use crate::fading::Fading;
@@ -22,8 +23,8 @@ use crate::state::{GWBRIDGE, State, kernel, new_id, now_unix_ns};
 use crate::store::{Folder, NetworkRecord, Networks, SandboxRecord, Single, Store, VirtualRecord};
 use crate::watch::{self, Alarms, Watch};
 use crate::{
-    ClientAddress, Endpoint, EtcFiles, Ipv4Cidr, Names, NetConfig, NetError, NetworkInfo, OverlayEndpointSpec,
-    OverlaySpec, Peer, PortGroup, Sandbox, SandboxMode, SandboxSpec,
+    BridgeNetworkSpec, ClientAddress, Connection, Endpoint, EtcFiles, Ipv4Cidr, Names, NetConfig, NetError,
+    NetworkInfo, OverlaySpec, Peer, PortGroup, Sandbox, SandboxMode, SandboxSpec,
 };
 
 /// The network of this machine. Cheap to clone; every method may be called from many tasks at once. Calls that change
@@ -179,6 +180,11 @@ impl Net {
         self.inner.state().overlays.values().map(|overlay| overlay.record.spec.clone()).collect()
     }
 
+    /// Whether this node has an overlay network of this id.
+    pub fn is_overlay(&self, network_id: &str) -> bool {
+        self.inner.state().overlays.contains_key(network_id)
+    }
+
     /// Replaces all that is known of a network's endpoints on other nodes; those of this node are passed over.
     pub async fn set_peers(&self, network_id: &str, peers: Vec<Peer>) -> Result<(), NetError> {
         let (inner, network_id) = (Arc::clone(&self.inner), network_id.to_owned());
@@ -198,17 +204,40 @@ impl Net {
         state.overlays.get(network_id).map(|overlay| overlay.peers.all().copied().collect()).unwrap_or_default()
     }
 
-    /// Connects a container that runs to an overlay network. Asked again for the same, it returns what is there.
-    pub async fn connect(&self, container_id: &str, spec: OverlayEndpointSpec) -> Result<Endpoint, NetError> {
+    /// Connects a container that runs to a network. Its default route, its published ports and its name server follow; `links`
+    /// are names that it alone knows, as in [`crate::DnsNetwork::aliases`]. Asked again for the same, it returns what is there.
+    pub async fn connect(
+        &self,
+        container_id: &str,
+        connection: Connection,
+        links: BTreeMap<String, String>,
+    ) -> Result<Endpoint, NetError> {
         let (inner, container_id) = (Arc::clone(&self.inner), container_id.to_owned());
-        to_the_end(async move { inner.connect(&container_id, spec).await }).await
+        to_the_end(async move { inner.connect(&container_id, connection, links).await }).await
     }
 
-    /// Disconnects a container that runs from an overlay network.
+    /// Disconnects a container that runs from a network.
     pub async fn disconnect(&self, container_id: &str, network_id: &str) -> Result<(), NetError> {
         let (inner, container_id, network_id) =
             (Arc::clone(&self.inner), container_id.to_owned(), network_id.to_owned());
         to_the_end(async move { inner.disconnect(&container_id, &network_id).await }).await
+    }
+
+    /// Gives a container that runs another name, also among the names of this machine's networks.
+    pub fn rename(&self, container_id: &str, name: &str) -> Result<(), NetError> {
+        self.inner.rename(container_id, name)
+    }
+
+    /// Makes a network of the user's own, a bridge of this machine that lasts until it is removed; returns its id.
+    pub async fn create_network(&self, spec: BridgeNetworkSpec) -> Result<String, NetError> {
+        let inner = Arc::clone(&self.inner);
+        to_the_end(async move { inner.create_bridge_network(spec).await }).await
+    }
+
+    /// Removes such a network; not while containers are on it.
+    pub async fn remove_network(&self, network_id: &str) -> Result<(), NetError> {
+        let (inner, network_id) = (Arc::clone(&self.inner), network_id.to_owned());
+        to_the_end(async move { inner.remove_bridge_network(&network_id).await }).await
     }
 
     /// Removes the ingress network, its sandbox and every service of it. `Ok` if there is none.
@@ -336,13 +365,10 @@ impl Inner {
         let host_hosts = is_host.then(|| read(Path::new("/etc/hosts")));
         let (host_resolv, defaults) = (self.host_resolv_conf(), &self.config.dns);
         // who shares a namespace shares its name server
-        let resolver = match &spec.mode {
-            SandboxMode::Container(other) => self.state().sandboxes.get(other).map(|record| record.spec.clone()),
-            _ => Some(spec.clone()),
-        };
-        let resolver = resolver.filter(|resolver| !resolver.dns_networks.is_empty());
+        let owner = if let SandboxMode::Container(other) = &spec.mode { other } else { &spec.container_id };
+        let resolver = self.state().sandboxes.get(owner).filter(|record| has_resolver(record)).cloned();
         let resolv_conf = match resolver {
-            Some(resolver) => dns::internal_resolv_conf(&host_resolv, &resolver.dns, defaults).text,
+            Some(resolver) => dns::internal_resolv_conf(&host_resolv, &resolver.spec.dns, defaults).text,
             None => etc_files::resolv_conf(&host_resolv, &spec.dns, defaults, is_host),
         };
         let (bridge, ingress) = {
@@ -375,15 +401,13 @@ impl Inner {
     /// Starts the name server of a sandbox whose namespace is there, if it is to have one.
     pub(crate) async fn start_resolver(&self, record: &SandboxRecord, age: dns::Age) -> Result<(), NetError> {
         let (spec, Some(netns)) = (&record.spec, &record.sandbox.netns) else { return Ok(()) };
-        if spec.dns_networks.is_empty() {
+        if !has_resolver(record) {
             return Ok(());
         }
         let plan = dns::Plan {
             container_id: spec.container_id.clone(),
             netns: netns.clone(),
-            networks: spec.dns_networks.clone(),
-            conf: dns::internal_resolv_conf(&self.host_resolv_conf(), &spec.dns, &self.config.dns),
-            has_way_out: record.sandbox.endpoints.iter().any(|endpoint| endpoint.gateway.is_some()),
+            view: self.dns_view(record),
             age,
         };
         let ports = self.dns.start(plan).await.map_err(kernel("start the name server of a container"))?;
@@ -401,10 +425,20 @@ impl Inner {
         }
     }
 
+    /// What a sandbox's name server answers and whom it asks.
+    pub(crate) fn dns_view(&self, record: &SandboxRecord) -> dns::View {
+        dns::View {
+            networks: record.spec.dns_networks.clone(),
+            conf: dns::internal_resolv_conf(&self.host_resolv_conf(), &record.spec.dns, &self.config.dns),
+            has_way_out: record.sandbox.endpoints.iter().any(|endpoint| endpoint.gateway.is_some()),
+        }
+    }
+
     /// Starts the name servers of sandboxes that a former daemon made. One that fails leaves the others.
     async fn adopt_resolvers(&self) {
         let records: Vec<_> = self.state().sandboxes.values().filter(|record| record.is_ready).cloned().collect();
         let adopt = async |record: SandboxRecord| {
+            self.name_sandbox(&record);
             if let Err(error) = self.start_resolver(&record, dns::Age::Adopted(record.dns_ports)).await {
                 let container = record.spec.container_id;
                 tracing::error!(%error, %container, "container has no name server; restart it");
@@ -422,7 +456,7 @@ impl Inner {
         let mut taken = self.links.route_destinations().await.map_err(kernel("list routes"))?;
         let address = {
             let mut state = self.state();
-            taken.extend(state.networks.bridge.address);
+            taken.extend(state.local_subnets());
             let known = state.networks.gwbridge.as_ref().and_then(|network| network.address);
             let address = match known.or(found) {
                 Some(address) => address,
@@ -455,6 +489,10 @@ impl Inner {
         }
         self.ingress_remove().await?;
         self.fading.finish().await;
+        let bridges: Vec<String> = self.state().bridges.keys().cloned().collect();
+        for network_id in bridges {
+            self.remove_bridge_network(&network_id).await?;
+        }
         for name in [&self.config.gwbridge_name, &self.config.bridge_name] {
             self.links.remove(name).await.map_err(kernel(format!("remove link {name}")))?;
         }

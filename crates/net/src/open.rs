@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::bridges;
 use crate::ingress;
 use crate::links::Links;
 use crate::net::{Inner, Parts, adopt_sandboxes, first_address, make_bridge, new_networks, open_firewall};
@@ -44,6 +45,7 @@ pub(crate) async fn open(config: NetConfig) -> Result<Inner, NetError> {
         Some(address) => Some(make_bridge(&links, &config, &config.gwbridge_name, address).await?),
         None => None,
     };
+    let bridges = bridges::adopt(&config, &store, &links).await?;
     let mut ports = PortTable::default();
     let sandboxes = adopt_sandboxes(&store, &mut ports)?;
     let last_address = last_addresses(&sandboxes);
@@ -56,7 +58,8 @@ pub(crate) async fn open(config: NetConfig) -> Result<Inner, NetError> {
     }
     let mut firewall = open_firewall(&config)?;
     let warnings = warnings::find(&config, &mut firewall);
-    let mut state = State { networks, sandboxes, ports, firewall, ingress, overlays, gwbridge_index, last_address };
+    let mut state =
+        State { networks, bridges, sandboxes, ports, firewall, ingress, overlays, gwbridge_index, last_address };
     let rules = state.host_rules(&config);
     state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
     let mut node_name = crate::state::new_id()?;

@@ -88,7 +88,8 @@ impl Inner {
         };
         let bridges: Vec<(Arc<Links>, u32)> = {
             let state = self.state();
-            let own = [Some(self.bridge_index), state.gwbridge_index].into_iter().flatten();
+            let own = [Some(self.bridge_index), state.gwbridge_index].into_iter();
+            let own = own.chain(state.bridges.values().map(|bridge| bridge.index)).flatten();
             let own = own.map(|index| (Arc::clone(&self.links), index));
             let overlays = state.overlays.values();
             let overlays =

@@ -14,17 +14,21 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bridges::Wish;
 use crate::dns;
-use crate::ipam::{mac_of, mac_text, parse_mac};
+use crate::ipam::parse_mac;
 use crate::links::{BridgePort, Links, Veth};
 use crate::net::Inner;
 use crate::netns::{self, Namespace};
 use crate::overlay;
 use crate::ports::Asker;
-use crate::state::{BRIDGE, GWBRIDGE, State, kernel, new_id, now_unix_ns};
-use crate::store::{Folder, NearLink, NetworkRecord, Place, SandboxRecord};
+use crate::state::{State, kernel, new_id, now_unix_ns, way_out};
+use crate::store::{Folder, NearLink, SandboxRecord};
 use crate::task_rules::{self, TaskMesh};
-use crate::{Endpoint, Ipv4Cidr, NetError, OverlayEndpointSpec, Sandbox, SandboxMode, SandboxSpec};
+use crate::{
+    BridgeEndpointSpec, Endpoint, Ipv4Cidr, NetError, OverlayEndpointSpec, PublishedPort, Sandbox, SandboxMode,
+    SandboxSpec,
+};
 
 /// One endpoint to be built.
 pub(crate) struct Plan {
@@ -35,16 +39,8 @@ pub(crate) struct Plan {
     pub(crate) mtu: u32,
     pub(crate) port: BridgePort,
     pub(crate) links: Arc<Links>,
-    /// Networks behind a gateway on this link.
+    /// Networks behind a gateway on this link; the default route is set by [`Inner::set_way_out`].
     pub(crate) routes: Vec<(Ipv4Cidr, Ipv4Addr)>,
-}
-
-/// What an endpoint on a bridge of the host is planned from.
-pub(crate) struct HostPlan {
-    pub(crate) network: NetworkRecord,
-    pub(crate) name: &'static str,
-    pub(crate) mac: Option<[u8; 6]>,
-    pub(crate) index: u32,
 }
 
 impl Plan {
@@ -64,7 +60,7 @@ impl Plan {
             let sysctl = format!("net/ipv6/conf/{}/disable_ipv6", self.endpoint.link);
             namespace.enter(|| netns::set_sysctl(&sysctl, "0")).map_err(action())?;
         }
-        inside.start(veth.peer_name, self.endpoint.address, self.endpoint.gateway).await.map_err(action())?;
+        inside.start(veth.peer_name, self.endpoint.address, None).await.map_err(action())?;
         if let Some((address, prefix)) = self.endpoint.address6 {
             inside.add_address6(veth.peer_name, address, prefix).await.map_err(action())?;
         }
@@ -131,14 +127,8 @@ impl Inner {
             _ => Some(self.netns_path(&spec.container_id)),
         };
         let sandbox_id = new_id()?;
-        let ports = match plans.last() {
-            Some(last) if self.config.iptables => {
-                let endpoint_id = &last.endpoint.endpoint_id;
-                let asker = Asker { owner: &spec.container_id, name: &spec.name, endpoint_id };
-                state.ports.take(asker, self.config.default_bind_address, &spec.ports)?
-            }
-            _ => Vec::new(),
-        };
+        let endpoints: Vec<Endpoint> = plans.iter().map(|plan| plan.endpoint.clone()).collect();
+        let ports = self.take_ports(&mut state, &spec, &endpoints)?;
         let record = SandboxRecord {
             sandbox: Sandbox {
                 container_id: spec.container_id.clone(),
@@ -146,7 +136,7 @@ impl Inner {
                 sandbox_id,
                 mode: spec.mode.clone(),
                 netns,
-                endpoints: plans.iter().map(|plan| plan.endpoint.clone()).collect(),
+                endpoints,
                 ports,
             },
             links: plans.iter().map(|plan| plan.near.clone()).collect(),
@@ -164,13 +154,31 @@ impl Inner {
         Ok((record, plans))
     }
 
-    /// Whether a sandbox needs an endpoint on the gateway bridge.
+    /// Takes the ports that a sandbox wants opened; none as long as it has no way out.
+    pub(crate) fn take_ports(
+        &self,
+        state: &mut State,
+        spec: &SandboxSpec,
+        endpoints: &[Endpoint],
+    ) -> Result<Vec<PublishedPort>, NetError> {
+        let Some(endpoint) = way_out(endpoints).filter(|_| self.config.iptables) else { return Ok(Vec::new()) };
+        let asker = Asker { owner: &spec.container_id, name: &spec.name, endpoint_id: &endpoint.endpoint_id };
+        let binding = state.bridges.get(&endpoint.network_id).and_then(|bridge| bridge.settings.binding);
+        state.ports.take(asker, binding.unwrap_or(self.config.default_bind_address), &spec.ports)
+    }
+
+    /// Whether a sandbox needs an endpoint on the gateway bridge: networks over machines lead no way out by themselves.
     fn wants_gateway(&self, spec: &SandboxSpec) -> Result<bool, NetError> {
-        if spec.mode != SandboxMode::Swarm {
-            return Ok(false);
-        }
-        let attachments = self.state().attachments(&spec.overlays)?;
-        Ok(spec.ingress.is_some() || attachments.iter().any(|(attachment, _)| !attachment.internal))
+        let state = self.state();
+        let attachments = state.attachments(&spec.overlays)?;
+        let leads_out =
+            |endpoint: &BridgeEndpointSpec| self.host_network(&state, &endpoint.network_id).map(|it| !it.internal);
+        let has_other = match spec.mode {
+            SandboxMode::Swarm => false,
+            SandboxMode::Networks => spec.bridges.iter().map(leads_out).collect::<Result<Vec<_>, _>>()?.contains(&true),
+            _ => true,
+        };
+        Ok(!has_other && (spec.ingress.is_some() || attachments.iter().any(|(attachment, _)| !attachment.internal)))
     }
 
     /// Chooses the endpoints and their addresses: the ingress first, networks as they sort, the way out last.
@@ -178,9 +186,9 @@ impl Inner {
         let mut plans = Vec::new();
         let is_plain_task = spec.mode == SandboxMode::Swarm && spec.ingress.is_none() && spec.overlays.is_empty();
         if spec.mode == SandboxMode::Bridge || is_plain_task {
-            let network = state.networks.bridge.clone();
-            let mac = spec.mac_address.as_deref().and_then(parse_mac);
-            plans.push(self.host_plan(state, HostPlan { network, name: BRIDGE, mac, index: self.bridge_index })?);
+            let wish = Wish { mac: spec.mac_address.as_deref().and_then(parse_mac), ..Wish::default() };
+            let network = self.default_bridge(state)?;
+            plans.push(self.host_plan(state, network, wish)?);
         }
         if let Some(attachment) = &spec.ingress {
             let endpoint = OverlayEndpointSpec::new(&attachment.network_id, attachment.address);
@@ -190,12 +198,20 @@ impl Inner {
             }
             plans.push(overlay::plan(overlay.attachment(attachment.address.address)?, &endpoint)?);
         }
+        // those that lead out come first, then by name, as dockerd sorts them
+        let mut others = Vec::new();
         for (attachment, endpoint) in state.attachments(&spec.overlays)? {
-            plans.push(overlay::plan(attachment, endpoint)?);
+            others.push((attachment.internal, overlay::plan(attachment, endpoint)?));
         }
+        for endpoint in &spec.bridges {
+            let network = self.host_network(state, &endpoint.network_id)?;
+            others.push((network.internal, self.host_plan(state, network, endpoint.wish())?));
+        }
+        others.sort_by(|(a, one), (b, other)| (a, &one.endpoint.network_name).cmp(&(b, &other.endpoint.network_name)));
+        plans.extend(others.into_iter().map(|(_, plan)| plan));
         if let Some(index) = gateway_index {
-            let network = state.networks.gwbridge.clone().ok_or_else(|| NetError::NoNetwork(GWBRIDGE.to_owned()))?;
-            let mut gateway = self.host_plan(state, HostPlan { network, name: GWBRIDGE, mac: None, index })?;
+            let network = self.gateway_bridge(state, index)?;
+            let mut gateway = self.host_plan(state, network, Wish::default())?;
             if spec.ingress.is_some() {
                 // replies to the mesh are cut for the default route before they are sent the other way
                 gateway.mtu = gateway.mtu.min(plans[0].mtu);
@@ -206,34 +222,6 @@ impl Inner {
             plan.endpoint.link = format!("eth{index}");
         }
         Ok(plans)
-    }
-
-    /// An endpoint on a bridge of the host.
-    pub(crate) fn host_plan(&self, state: &mut State, wanted: HostPlan) -> Result<Plan, NetError> {
-        let HostPlan { network, name, mac, index } = wanted;
-        let bridge = network.address.ok_or_else(|| NetError::NoNetwork(name.to_owned()))?;
-        let address = state.take_address(&network.id, name, bridge)?;
-        let mac = mac.unwrap_or(mac_of(address.address));
-        let endpoint_id = new_id()?;
-        Ok(Plan {
-            near: NearLink { name: near_name(&endpoint_id), place: Place::Host },
-            endpoint: Endpoint {
-                network_name: name.to_owned(),
-                network_id: network.id,
-                endpoint_id,
-                link: String::new(),
-                mac: mac_text(mac),
-                address,
-                address6: None,
-                gateway: Some(bridge.address),
-            },
-            bridge_index: index,
-            mac,
-            mtu: self.config.mtu,
-            port: if name == GWBRIDGE || !self.config.icc { BridgePort::Isolated } else { BridgePort::Hairpin },
-            links: Arc::clone(&self.links),
-            routes: Vec::new(),
-        })
     }
 
     /// Makes namespace and links.
@@ -247,6 +235,7 @@ impl Inner {
         for plan in &plans {
             plan.build(&namespace, &inside).await?;
         }
+        set_way_out(&inside, way_out(&record.sandbox.endpoints)).await?;
         if let (Some(attachment), [mesh, .., gateway]) = (&record.spec.ingress, plans.as_slice()) {
             let mesh = TaskMesh {
                 address: mesh.endpoint.address,
@@ -271,7 +260,18 @@ impl Inner {
         let record = state.sandboxes.get(container_id);
         let record = record.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
         self.store.write_record(Folder::Sandboxes, container_id, record)?;
+        self.name_sandbox(record);
         Ok(record.sandbox.clone())
+    }
+
+    /// Says the names of a sandbox on networks of the user's.
+    pub(crate) fn name_sandbox(&self, record: &SandboxRecord) {
+        for spec in &record.spec.bridges {
+            let of_it = record.sandbox.endpoints.iter().find(|endpoint| endpoint.network_id == spec.network_id);
+            if let Some(endpoint) = of_it {
+                self.name_endpoint(endpoint, &spec.names);
+            }
+        }
     }
 
     /// See [`crate::Net::release_ports`].
@@ -297,6 +297,7 @@ impl Inner {
             let Some(record) = state.sandboxes.get(container_id) else { return Ok(()) };
             record.clone()
         };
+        record.sandbox.endpoints.iter().for_each(|endpoint| self.unname_endpoint(endpoint));
         let ends = record.links.iter().filter_map(|near| Some((near.name.clone(), self.links_at(&near.place)?)));
         let ends: Vec<_> = ends.collect();
         if !matches!(record.spec.mode, SandboxMode::Container(_))
@@ -310,6 +311,15 @@ impl Inner {
         self.fading.add(ends);
         Ok(())
     }
+}
+
+/// Gives a namespace its default route, or none.
+pub(crate) async fn set_way_out(inside: &Links, endpoint: Option<&Endpoint>) -> Result<(), NetError> {
+    let set = match endpoint.and_then(|endpoint| endpoint.gateway) {
+        Some(gateway) => inside.set_default_route(gateway).await,
+        None => inside.remove_default_route().await,
+    };
+    set.map_err(kernel("set a container's default route"))
 }
 
 /// The near end's name, as dockerd forms it.
@@ -327,7 +337,8 @@ fn check(spec: &SandboxSpec) -> Result<(), NetError> {
     if spec.ingress.is_some() && spec.mode != SandboxMode::Swarm {
         return Err(NetError::Invalid("only a task can be on the ingress network".to_owned()));
     }
-    if !spec.overlays.is_empty() && !matches!(spec.mode, SandboxMode::Swarm | SandboxMode::Bridge) {
+    let has_own = matches!(spec.mode, SandboxMode::Swarm | SandboxMode::Bridge | SandboxMode::Networks);
+    if !(has_own || spec.overlays.is_empty() && spec.bridges.is_empty()) {
         return Err(NetError::Invalid("a container without a network of its own cannot be on others".to_owned()));
     }
     if !spec.dns_networks.is_empty() && matches!(spec.mode, SandboxMode::Host | SandboxMode::Container(_)) {

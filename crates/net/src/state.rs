@@ -1,5 +1,6 @@
 //! What the network knows, behind one lock that is never held while something is awaited.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
@@ -7,15 +8,15 @@ use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::balance::KeyChange;
+use crate::bridges::UserBridge;
 use crate::conntrack;
 use crate::firewall::{BridgeRules, Firewall, Forward, HostRules};
 use crate::ingress::Ingress;
-use crate::ipam;
 use crate::mesh::Port;
 use crate::overlay::{MemberChange, Overlay};
 use crate::ports::PortTable;
 use crate::store::{NearLink, Networks, SandboxRecord};
-use crate::{Endpoint, Ipv4Cidr, NetConfig, NetError, Protocol};
+use crate::{Endpoint, NetConfig, NetError, Protocol};
 
 /// Name of the default network.
 pub(crate) const BRIDGE: &str = "bridge";
@@ -29,6 +30,8 @@ pub(crate) struct State {
     pub(crate) ports: PortTable,
     pub(crate) firewall: Firewall,
     pub(crate) ingress: Option<Ingress>,
+    /// The user's own bridges, by id.
+    pub(crate) bridges: BTreeMap<String, UserBridge>,
     /// Overlay networks by id, the ingress network among them.
     pub(crate) overlays: BTreeMap<String, Overlay>,
     /// Index of the gateway bridge's link, once it is made.
@@ -38,23 +41,6 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Takes the next free address of a local network.
-    pub(crate) fn take_address(
-        &mut self,
-        network_id: &str,
-        name: &str,
-        bridge: Ipv4Cidr,
-    ) -> Result<Ipv4Cidr, NetError> {
-        let mut used: BTreeSet<Ipv4Addr> =
-            self.endpoints(network_id).map(|endpoint| endpoint.address.address).collect();
-        used.insert(bridge.address);
-        let last = self.last_address.get(network_id).copied();
-        let address = ipam::next_address(bridge.network(), &used, last)
-            .ok_or_else(|| NetError::NoFreeAddress { network: name.to_owned() })?;
-        self.last_address.insert(network_id.to_owned(), address);
-        Ok(Ipv4Cidr::new(address, bridge.prefix))
-    }
-
     /// What is attached to a network on this node.
     pub(crate) fn endpoints<'a>(&'a self, network_id: &'a str) -> impl Iterator<Item = &'a Endpoint> {
         let ingress = self.ingress.iter().flat_map(|ingress| [&ingress.record.mesh, &ingress.record.gateway]);
@@ -90,6 +76,21 @@ impl State {
         let closed = self.firewall.delete_forwards(&forwards);
         self.heal(config, closed, "unpublish ports")?;
         self.move_datagrams(&forwards)
+    }
+
+    /// Leads the ports of a sandbox that is ready elsewhere, opens and closes some.
+    pub(crate) fn move_forwards(
+        &mut self,
+        config: &NetConfig,
+        before: &[Forward],
+        after: &[Forward],
+    ) -> Result<(), NetError> {
+        let closed = self.firewall.delete_forwards(before);
+        self.heal(config, closed, "unpublish ports")?;
+        let opened = self.firewall.add_forwards(after);
+        self.heal(config, opened, "publish ports")?;
+        self.move_datagrams(before)?;
+        self.move_datagrams(after)
     }
 
     /// Opens and closes ports of services on the host.
@@ -168,9 +169,10 @@ impl State {
         ];
         for (network, link, icc, masquerade) in bridges {
             if let Some(subnet) = network.and_then(|network| network.address) {
-                rules.bridges.push(BridgeRules { link: link.clone(), subnet, icc, masquerade });
+                rules.bridges.push(BridgeRules { link: link.clone(), subnet, icc, masquerade, internal: false });
             }
         }
+        rules.bridges.extend(self.bridges.values().map(UserBridge::rules));
         for record in self.sandboxes.values().filter(|record| record.is_ready) {
             rules.forwards.extend(forwards(record));
         }
@@ -186,12 +188,20 @@ impl State {
     }
 }
 
-/// The published ports of a sandbox with the address behind them.
-pub(crate) fn forwards(record: &SandboxRecord) -> Vec<Forward> {
-    // a task's ports go to its gateway endpoint: the ingress one is closed to all but the mesh
-    let Some(endpoint) = record.sandbox.endpoints.iter().rfind(|endpoint| endpoint.gateway.is_some()) else {
-        return Vec::new();
+/// The endpoint by which a container reaches the world: the one of the highest priority, then by name, as dockerd sorts them;
+/// `docker_gwbridge` where there is no other.
+pub(crate) fn way_out(endpoints: &[Endpoint]) -> Option<&Endpoint> {
+    let order = |endpoint: &Endpoint| {
+        let is_last = endpoint.network_name == GWBRIDGE;
+        (Reverse(endpoint.gateway_priority), is_last, endpoint.network_name.clone())
     };
+    endpoints.iter().filter(|endpoint| endpoint.gateway.is_some()).min_by_key(|endpoint| order(endpoint))
+}
+
+/// The published ports of a sandbox with the address behind them: that of its way out. A task's ingress endpoint is closed to
+/// all but the mesh.
+pub(crate) fn forwards(record: &SandboxRecord) -> Vec<Forward> {
+    let Some(endpoint) = way_out(&record.sandbox.endpoints) else { return Vec::new() };
     let forward = |port: &crate::PublishedPort| Forward { port: port.clone(), address: endpoint.address.address };
     record.sandbox.ports.iter().map(forward).collect()
 }

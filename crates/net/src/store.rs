@@ -3,12 +3,13 @@
 //! ```text
 //! networks.json            ids and subnets of the local networks (synced: ids must never change)
 //! ingress.json             the ingress sandbox
+//! networks/<network>       one per bridge of the user's own (synced, likewise)
 //! overlays/<network>       one per overlay network
 //! sandboxes/<container>    one per sandbox
 //! services/<service>       ports and backends of one service of the mesh
 //! virtual/<network>-<id>   a service's own address on a network, and the backends
 //! ```
-//! All but the first two are worth nothing without the kernel's objects that they describe, which a crash of the machine takes with
+//! All but the first three are worth nothing without the kernel's objects that they describe, which a crash of the machine takes with
 //! it, so they are not synced. The peers of an overlay network stand in the kernel alone.
 
 use std::fs::{self, File};
@@ -120,6 +121,7 @@ pub(crate) struct Store {
 /// The folders of records.
 #[derive(Clone, Copy)]
 pub(crate) enum Folder {
+    Networks,
     Sandboxes,
     Services,
     Overlays,
@@ -129,6 +131,7 @@ pub(crate) enum Folder {
 impl Folder {
     fn name(self) -> &'static str {
         match self {
+            Self::Networks => "networks",
             Self::Sandboxes => "sandboxes",
             Self::Services => "services",
             Self::Overlays => "overlays",
@@ -157,7 +160,7 @@ impl Store {
     /// Opens, or makes, the folders below `data_root`.
     pub(crate) fn open(data_root: &Path) -> Result<Self, NetError> {
         let root = data_root.join("network");
-        for folder in [Folder::Sandboxes, Folder::Services, Folder::Overlays, Folder::Virtual] {
+        for folder in [Folder::Networks, Folder::Sandboxes, Folder::Services, Folder::Overlays, Folder::Virtual] {
             let path = root.join(folder.name());
             fs::create_dir_all(&path).map_err(|source| NetError::File { path, source })?;
         }
@@ -210,9 +213,10 @@ impl Store {
         Ok(records)
     }
 
-    /// Replaces a record.
+    /// Replaces a record; waits until it is on the disk if it must outlive the machine.
     pub(crate) fn write_record<T: Serialize>(&self, folder: Folder, name: &str, value: &T) -> Result<(), NetError> {
-        replace(&self.root.join(folder.name()).join(name), value, false)
+        let must_last = matches!(folder, Folder::Networks);
+        replace(&self.root.join(folder.name()).join(name), value, must_last)
     }
 
     /// Reads a record.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Ipv4Cidr, OverlayEndpointSpec};
+use crate::{BridgeEndpointSpec, Ipv4Cidr, OverlayEndpointSpec};
 
 /// A transport protocol that can be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,8 +32,10 @@ pub enum SandboxMode {
     None,
     /// In the namespace of another container, by its id.
     Container(String),
-    /// A task, or a container of an overlay network: on the ingress network and on others if endpoints are given, and on
-    /// `docker_gwbridge` unless all are internal; without endpoints on the default bridge, as dockerd does.
+    /// On the networks that are listed, and on no other but `docker_gwbridge`, where one is needed to get out.
+    Networks,
+    /// A task: on the ingress network and on others if endpoints are given, and on `docker_gwbridge` unless all are
+    /// internal; without endpoints on the default bridge, as dockerd does.
     Swarm,
 }
 
@@ -124,14 +126,14 @@ pub struct SandboxSpec {
     pub mode: SandboxMode,
     /// The ingress attachment of a task; only with [`SandboxMode::Swarm`].
     pub ingress: Option<IngressEndpointSpec>,
-    /// Attachments to other overlay networks, in any order; with [`SandboxMode::Swarm`] (tasks, and containers that were
-    /// started on such a network) or [`SandboxMode::Bridge`].
+    /// Attachments to other overlay networks, in any order; not with [`SandboxMode::Host`] and such.
     #[serde(default)]
     pub overlays: Vec<OverlayEndpointSpec>,
+    /// Attachments to networks that are bridges of this machine, likewise.
+    #[serde(default)]
+    pub bridges: Vec<BridgeEndpointSpec>,
     /// Ports to open on the host.
     pub ports: Vec<PortBinding>,
-    /// Additional names of the container.
-    pub aliases: Vec<String>,
     /// Own DNS settings; empty lists fall back to the daemon's, then the host's.
     pub dns: DnsConfig,
     /// Networks with names, in the order in which they are asked: their members find each other through a name server of
@@ -157,8 +159,8 @@ impl SandboxSpec {
             mode,
             ingress: None,
             overlays: Vec::new(),
+            bridges: Vec::new(),
             ports: Vec::new(),
-            aliases: Vec::new(),
             dns: DnsConfig::default(),
             dns_networks: Vec::new(),
             extra_hosts: Vec::new(),
@@ -188,6 +190,9 @@ pub struct Endpoint {
     pub address6: Option<(Ipv6Addr, u8)>,
     /// Gateway; `None` where the network gives no default route.
     pub gateway: Option<Ipv4Addr>,
+    /// Of several gateways that of the highest priority is used (`gw-priority`).
+    #[serde(default)]
+    pub gateway_priority: i64,
 }
 
 /// A container's network as it stands.
@@ -283,8 +288,23 @@ pub struct NetworkContainer {
     pub address: Ipv4Cidr,
 }
 
-/// A network of this machine, for `GET /networks` and inspect.
+/// A subnet of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubnetInfo {
+    /// Subnet.
+    pub subnet: Ipv4Cidr,
+    /// Gateway.
+    pub gateway: Ipv4Addr,
+    /// The part that addresses are given from; `None` for all of it.
+    pub range: Option<Ipv4Cidr>,
+    /// Addresses that are not given, with their names.
+    pub reserved: BTreeMap<String, Ipv4Addr>,
+    /// Somebody has chosen it, so that addresses may be asked for.
+    pub is_chosen: bool,
+}
+
+/// A network of this machine, for `GET /networks` and inspect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkInfo {
     /// Id: 64 hex digits, the same as long as the network exists; ingress has the swarm's id.
     pub id: String,
@@ -296,10 +316,16 @@ pub struct NetworkInfo {
     pub driver: String,
     /// `local` or `swarm`.
     pub scope: String,
-    /// Subnet and gateway; `None` for host and none.
-    pub ipam: Option<(Ipv4Cidr, Ipv4Addr)>,
+    /// Subnets; none for host and none.
+    pub subnets: Vec<SubnetInfo>,
     /// Options such as `com.docker.network.bridge.name`.
     pub options: BTreeMap<String, String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Containers get no way out through it.
+    pub internal: bool,
+    /// Containers that are no tasks may be put on it, as its creator said; networks of this machine are open to them anyway.
+    pub attachable: bool,
     /// Whether it is the ingress network.
     pub ingress: bool,
     /// What is attached.

@@ -5,7 +5,7 @@ mod support;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
-use net::{OverlayEndpointSpec, OverlaySpec, SandboxMode, SandboxSpec};
+use net::{Connection, OverlayEndpointSpec, OverlaySpec, SandboxMode, SandboxSpec};
 use support::cluster::{Cluster, Node, cluster};
 use support::{Ns, Server, container, greet, overlay_spec, ping};
 
@@ -296,8 +296,8 @@ fn a_running_container_is_connected_and_disconnected() {
         let other = at(&cluster.nodes[1].container(&db, "other", "10.0.2.6/24").netns);
         cluster.tell(&db, &[(0, [10, 0, 2, 5]), (1, [10, 0, 2, 6])]);
         let connect = |id: &str, address: &str| {
-            let spec = OverlayEndpointSpec::new(id, address.parse().unwrap());
-            node.call(|net| async move { net.connect(&container("one"), spec).await })
+            let spec = Connection::Overlay(OverlayEndpointSpec::new(id, address.parse().unwrap()));
+            node.call(|net| async move { net.connect(&container("one"), spec, Default::default()).await })
         };
         let endpoint = connect(&db.network_id, "10.0.2.5/24").unwrap();
         assert_eq!((endpoint.link.as_str(), endpoint.mac.as_str()), ("eth2", "02:42:0a:00:02:05"));

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod attachments;
 mod broker;
 mod error;
 mod group;
@@ -37,6 +38,7 @@ mod renewal;
 mod roles;
 mod state;
 
+pub use attachments::AttachmentError;
 pub use error::{LeaveError, NodeError, StartError, UnlockError};
 pub use group::GroupError;
 pub use keeper::KeeperError;

@@ -158,7 +158,7 @@ impl Inner {
         *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 
-    fn shown(&self) -> Shown {
+    pub(crate) fn shown(&self) -> Shown {
         self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

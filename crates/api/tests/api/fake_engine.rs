@@ -240,6 +240,24 @@ impl EngineBackend for FakeEngine {
         self.with(id, |container| name.clone_into(&mut container.name))
     }
 
+    async fn connect(&self, id: &str, network: &str, settings: EndpointSettings) -> EngineResult<()> {
+        self.with(id, |container| {
+            let networking = container.request.networking_config.get_or_insert_default();
+            networking.endpoints_config.get_or_insert_default().insert(network.to_owned(), Some(settings));
+        })
+    }
+
+    async fn disconnect(&self, id: &str, network: &str, mode: DisconnectMode) -> EngineResult<()> {
+        let removed = self.with(id, |container| {
+            let networking = container.request.networking_config.get_or_insert_default();
+            networking.endpoints_config.get_or_insert_default().remove(network).is_some()
+        })?;
+        if removed || mode == DisconnectMode::Force {
+            return Ok(());
+        }
+        refuse(ErrorKind::Internal, format!("container {id} is not connected to network {network}"))
+    }
+
     async fn wait(&self, id: &str, condition: WaitCondition) -> EngineResult<BoxFuture<'static, WaitResponse>> {
         let mut run = self.with(id, |container| container.run.subscribe())?;
         Ok(Box::pin(async move {

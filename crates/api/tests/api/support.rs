@@ -9,6 +9,7 @@ use crate::fake_engine::FakeEngine;
 use api::swarm_backend::*;
 use async_trait::async_trait;
 use docker_types::network::{PeerInfo, ServiceInfo};
+use engine::{ErrorKind, NetworkError};
 use model::*;
 use tokio::sync::{mpsc, oneshot};
 
@@ -308,7 +309,6 @@ impl SwarmBackend for FakeSwarm {
     }
 }
 
-/// A machine with the default bridge.
 /// A doctor that finds nothing wrong.
 struct Well;
 
@@ -319,7 +319,9 @@ impl api::Checkup for Well {
     }
 }
 
-struct Bridge;
+/// A machine with the default bridge, and networks of the user's own.
+#[derive(Default)]
+struct Bridge(Mutex<BTreeMap<String, net::BridgeNetworkSpec>>);
 
 #[async_trait]
 impl api::LocalNetworks for Bridge {
@@ -330,13 +332,17 @@ impl api::LocalNetworks for Bridge {
             created_unix_ns: 1_500_000_000,
             driver: driver.to_owned(),
             scope: "local".to_owned(),
-            ipam: None,
-            options: BTreeMap::new(),
-            ingress: false,
-            containers: Vec::new(),
+            ..net::NetworkInfo::default()
+        };
+        let subnet = |subnet: &str, gateway: &str| net::SubnetInfo {
+            subnet: subnet.parse().unwrap(),
+            gateway: gateway.parse().unwrap(),
+            range: None,
+            reserved: BTreeMap::new(),
+            is_chosen: false,
         };
         let mut bridge = info("bridge", "bridge");
-        bridge.ipam = Some(("172.17.0.0/16".parse().unwrap(), "172.17.0.1".parse().unwrap()));
+        bridge.subnets.push(subnet("172.17.0.0/16", "172.17.0.1"));
         bridge.containers.push(net::NetworkContainer {
             container_id: "c1".to_owned(),
             name: "web".to_owned(),
@@ -346,7 +352,36 @@ impl api::LocalNetworks for Bridge {
         });
         let mut ingress = info("ingress", "overlay");
         (ingress.scope, ingress.ingress) = ("swarm".to_owned(), true);
-        vec![bridge, info("host", "host"), info("none", "null"), ingress]
+        let own = self.0.lock().unwrap();
+        let own = own.values().map(|spec| net::NetworkInfo {
+            internal: spec.internal,
+            labels: spec.labels.clone(),
+            subnets: vec![subnet("10.9.0.0/24", "10.9.0.1")],
+            ..info(&spec.name, "bridge")
+        });
+        [bridge, info("host", "host"), info("none", "null"), ingress].into_iter().chain(own).collect()
+    }
+
+    async fn of_swarm(&self, _: &str) -> Option<Network> {
+        None
+    }
+
+    async fn create(&self, spec: net::BridgeNetworkSpec) -> Result<String, NetworkError> {
+        if spec.name == "overlapping" {
+            let text = "invalid pool request: Pool overlaps with other one on this address space";
+            return Err(NetworkError::new(ErrorKind::Forbidden, text));
+        }
+        let id = format!("{}-id", spec.name);
+        self.0.lock().unwrap().insert(id.clone(), spec);
+        Ok(id)
+    }
+
+    async fn remove(&self, network_id: &str) -> Result<(), NetworkError> {
+        if network_id == "busy-id" {
+            return Err(NetworkError::new(ErrorKind::Forbidden, "network busy has active endpoints (name:\"c\")"));
+        }
+        self.0.lock().unwrap().remove(network_id);
+        Ok(())
     }
 
     async fn peers(&self, network_id: &str) -> Vec<PeerInfo> {
@@ -421,7 +456,7 @@ impl Server {
         let state = api::ApiState {
             engine,
             images,
-            networks: Arc::new(Bridge),
+            networks: Arc::new(Bridge::default()),
             doctor: Arc::new(Well),
             swarm: swarm.clone(),
             settings: api::Settings { log_driver: "json-file".to_owned(), ..api::Settings::default() },

@@ -1,6 +1,8 @@
 //! `/info`, `/version`, `/system/df`, `/networks` of this machine.
 
 use crate::support::Server;
+use api::EngineBackend;
+use futures::StreamExt;
 use serde_json::json;
 
 #[tokio::test]
@@ -74,13 +76,15 @@ async fn networks_of_the_machine_and_of_the_swarm_are_one_list() {
     };
     check("DELETE", "/networks/bridge", "", 403, "bridge is a pre-defined network and cannot be removed").await;
     check("GET", "/networks/nope", "", 404, "network nope not found").await;
-    let own = "making networks of driver \"bridge\" is not supported by Skep yet";
-    check("POST", "/networks/create", r#"{"Name":"own"}"#, 501, own).await;
+    let macvlan = "making networks of driver \"macvlan\" is not supported by Skep yet";
+    check("POST", "/networks/create", r#"{"Name":"own","Driver":"macvlan"}"#, 501, macvlan).await;
+    let overlap = "invalid pool request: Pool overlaps with other one on this address space";
+    check("POST", "/networks/create", r#"{"Name":"overlapping"}"#, 403, overlap).await;
     let only_one = "only one instance of \"host\" network is allowed";
     check("POST", "/networks/create", r#"{"Name":"own","Driver":"host"}"#, 403, only_one).await;
     let unknown = "plugin \"nope\" not found";
     check("POST", "/networks/create", r#"{"Name":"own","Driver":"nope"}"#, 404, unknown).await;
-    let predefined = "host is a pre-defined network and cannot be created";
+    let predefined = "operation is not permitted on predefined host network ";
     check("POST", "/networks/create", r#"{"Name":"host"}"#, 403, predefined).await;
     let taken = "network with name ingress already exists";
     check("POST", "/networks/create", r#"{"Name":"ingress","Driver":"overlay"}"#, 409, taken).await;
@@ -97,4 +101,86 @@ async fn the_doctors_report_has_a_path_of_its_own() {
         assert_eq!(report.exit_code(), 0);
     }
     assert_eq!(server.get("/skep/other").await.status, 404);
+}
+
+#[tokio::test]
+async fn networks_are_filtered() {
+    let server = Server::start().await;
+    server.post("/networks/create", r#"{"Name":"own","Labels":{"a":"b"}}"#).await;
+    let list = async |filters: &str| {
+        let filters = filters.replace('{', "%7B").replace('}', "%7D").replace('"', "%22").replace('[', "%5B");
+        server.get(&format!("/networks?filters={}", filters.replace(']', "%5D"))).await
+    };
+    for (filters, expected) in [
+        (r#"{"type":["builtin"]}"#, "bridge host none"),
+        (r#"{"type":["custom"]}"#, "ingress own"),
+        (r#"{"type":["custom","builtin"]}"#, "bridge host ingress none own"),
+        (r#"{"dangling":["true"]}"#, "own"),
+        (r#"{"dangling":["0"]}"#, "bridge host ingress none"),
+        (r#"{"name":["o"],"driver":["bridge"]}"#, "own"),
+        (r#"{"label":["a=b"]}"#, "own"),
+        (r#"{"scope":["swarm"]}"#, "ingress"),
+    ] {
+        let networks = list(filters).await.json();
+        let names: Vec<_> = networks.as_array().unwrap().iter().filter_map(|it| it["Name"].as_str()).collect();
+        assert_eq!(names.join(" "), expected, "{filters}");
+    }
+    for (filters, status, text) in [
+        (r#"{"type":["x"]}"#, 500, "invalid filter: 'type'='x'"),
+        (r#"{"dangling":["true","0"]}"#, 400, "got more than one value for filter key \"dangling\""),
+        (
+            r#"{"dangling":["x"]}"#,
+            400,
+            "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")",
+        ),
+        (r#"{"nope":["x"]}"#, 400, "invalid filter 'nope'"),
+    ] {
+        let answer = list(filters).await;
+        assert_eq!((answer.status, answer.message().as_str()), (status, text));
+    }
+}
+
+#[tokio::test]
+async fn networks_of_this_machine_come_and_go() {
+    let server = Server::start().await;
+    let mut events = server.engine.subscribe(None, None);
+    for name in ["own", "busy"] {
+        let body = format!(r#"{{"Name":"{name}","Internal":true,"Labels":{{"a":"{name}"}}}}"#);
+        let created = server.post("/networks/create", &body).await;
+        assert_eq!((created.status, created.json()["Id"].as_str()), (201, Some(format!("{name}-id").as_str())));
+    }
+    let again = server.post("/networks/create", r#"{"Name":"own"}"#).await;
+    assert_eq!((again.status, again.message().as_str()), (409, "network with name own already exists"));
+    let shown = server.get("/networks/own").await.json();
+    assert_eq!(
+        (&shown["Internal"], &shown["Labels"], &shown["Scope"]),
+        (&json!(true), &json!({"a": "own"}), &json!("local"))
+    );
+    let in_use = server.send("DELETE", "/networks/busy", b"").await;
+    let text = "error while removing network: network busy has active endpoints (name:\"c\")";
+    assert_eq!((in_use.status, in_use.message().as_str()), (403, text));
+    let pruned = server.post("/networks/prune?filters=%7B%22label%22%3A%5B%22a%3Down%22%5D%7D", "").await;
+    assert_eq!(pruned.json(), json!({"NetworksDeleted": ["own"]}));
+    let told: Vec<_> = [events.next().await, events.next().await, events.next().await, events.next().await].into();
+    let told: Vec<_> = told.into_iter().flatten().map(|event| (event.kind, event.action, event.actor.id)).collect();
+    let expected = [("create", "own-id"), ("create", "busy-id"), ("destroy", "own-id"), ("prune", "")];
+    assert_eq!(told, expected.map(|(action, id)| ("network".to_owned(), action.to_owned(), id.to_owned())));
+}
+
+#[tokio::test]
+async fn containers_are_connected_and_disconnected() {
+    let server = Server::start().await;
+    let id = server.post("/containers/create", r#"{"Image":"i","Cmd":["sleep"]}"#).await.json()["Id"].clone();
+    let id = id.as_str().unwrap();
+    let settings = r#"{"Aliases":["www"],"IPAMConfig":{"IPv4Address":"10.0.0.9"}}"#;
+    let body = format!(r#"{{"Container":"{id}","EndpointConfig":{settings}}}"#);
+    let connected = server.post("/networks/mesh/connect", &body).await;
+    assert_eq!((connected.status, connected.body.len()), (200, 0));
+    let without = server.post("/networks/mesh/connect", r#"{"Container":"nope"}"#).await;
+    assert_eq!((without.status, without.message().as_str()), (404, "No such container: nope"));
+    let body = format!(r#"{{"Container":"{id}"}}"#);
+    assert_eq!(server.post("/networks/mesh/disconnect", &body).await.status, 200);
+    assert_eq!(server.post("/networks/mesh/disconnect", &body).await.status, 500);
+    let forced = format!(r#"{{"Container":"{id}","Force":true}}"#);
+    assert_eq!(server.post("/networks/mesh/disconnect", &forced).await.status, 200);
 }

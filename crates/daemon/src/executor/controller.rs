@@ -7,7 +7,6 @@
 //!  shutdown: out of the mesh (acknowledged by the kernel) ─► open connections end, a moment ─► stop signal, grace, kill
 //! ```
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -32,8 +31,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 const SHORTEST_LOOK: Duration = Duration::from_millis(2);
 /// Longest time between two looks.
 const LONGEST_LOOK: Duration = Duration::from_millis(50);
-/// How long a task waits for this node's addresses on its networks before it says so.
-const ATTACHMENT_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct TaskController {
     shared: Arc<Shared>,
@@ -161,22 +158,6 @@ impl TaskController {
         ControllerError::Exited { code: i32::try_from(code).unwrap_or(-1), text }
     }
 
-    /// Makes the task's networks, once this node has an address on each.
-    async fn make_networks(&self) -> Result<(), ControllerError> {
-        let task = self.task();
-        let networks: Vec<_> = request::overlays(&task).filter_map(|it| it.network.clone()).collect();
-        let mut attached = self.shared.exchange.attached();
-        let have_all = |attached: &BTreeSet<String>| networks.iter().all(|it| attached.contains(it.id.as_str()));
-        if tokio::time::timeout(ATTACHMENT_WAIT, attached.wait_for(have_all)).await.is_err() {
-            let text = "this node has no address on a network of the task yet";
-            return Err(ControllerError::Temporary(text.to_owned()));
-        }
-        for network in &networks {
-            self.shared.exchange.prepare(network, task.id.as_str()).await.map_err(ControllerError::Temporary)?;
-        }
-        Ok(())
-    }
-
     async fn create(&self) -> Result<(), ControllerError> {
         let task = self.task();
         let description = super::describe::describe(&self.shared.about);
@@ -247,7 +228,7 @@ impl Controller for TaskController {
         let spec = request::container_spec(&task).map_err(ControllerError::Fatal)?;
         let auth = spec.pull_options.as_ref().map_or("", |options| options.registry_auth.as_str());
         let pulled = self.shared.puller.ensure(&spec.image, auth);
-        let (_, made) = futures::join!(pulled, self.make_networks());
+        let (_, made) = futures::join!(pulled, self.shared.make_networks(&task));
         made?;
         self.create().await
     }

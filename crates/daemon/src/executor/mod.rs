@@ -1,6 +1,7 @@
 //! The agent's executor over the engine, the images and the network: one controller per task, the mesh's table, and what
 //! this machine tells of itself.
 
+mod attachment;
 mod controller;
 mod describe;
 mod listening;
@@ -11,6 +12,7 @@ mod template;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::{Controller, ControllerError, Dependencies, Executor, ExecutorError, NetworkPart};
 use async_trait::async_trait;
@@ -22,7 +24,8 @@ use net::Net;
 use node::SwarmNode;
 
 use crate::checkup::Doctor;
-use crate::overlay::{Exchange, Gossiping, ShownNetworks};
+use crate::overlay::{Attachments, Exchange, Gossiping, ShownNetworks, container_of};
+use attachment::AttachmentController;
 use controller::TaskController;
 use pull::Puller;
 
@@ -36,9 +39,31 @@ pub(crate) struct Shared {
     pub(crate) net: Net,
     /// What is known of endpoints, here and elsewhere.
     pub(crate) exchange: Exchange,
+    /// Places of containers that are no tasks.
+    pub(crate) attachments: Attachments,
     /// What the swarm's nodes tell each other of their endpoints.
     pub(crate) gossiping: Gossiping,
     pub(crate) about: describe::About,
+}
+
+/// How long a task waits for this node's addresses on its networks before it says so.
+const ATTACHMENT_WAIT: Duration = Duration::from_secs(5);
+
+impl Shared {
+    /// Makes a task's networks, once this node has an address on each.
+    pub(crate) async fn make_networks(&self, task: &Task) -> Result<(), ControllerError> {
+        let networks: Vec<_> = request::overlays(task).filter_map(|it| it.network.clone()).collect();
+        let mut attached = self.exchange.attached();
+        let have_all = |attached: &BTreeSet<String>| networks.iter().all(|it| attached.contains(it.id.as_str()));
+        if tokio::time::timeout(ATTACHMENT_WAIT, attached.wait_for(have_all)).await.is_err() {
+            let text = "this node has no address on a network of the task yet";
+            return Err(ControllerError::Temporary(text.to_owned()));
+        }
+        for network in &networks {
+            self.exchange.prepare(network, task.id.as_str()).await.map_err(ControllerError::Temporary)?;
+        }
+        Ok(())
+    }
 }
 
 /// The executor.
@@ -50,13 +75,20 @@ pub(crate) struct TaskExecutor {
 pub(crate) use describe::About;
 
 impl TaskExecutor {
-    pub(crate) fn new(engine: Engine, images: ImageStore, net: Net, exchange: Exchange, about: About) -> Self {
+    pub(crate) fn new(
+        engine: Engine,
+        images: ImageStore,
+        net: Net,
+        exchange: Exchange,
+        attachments: Attachments,
+        about: About,
+    ) -> Self {
         let gossiping = Gossiping::new(net.node_name());
         tokio::spawn(crate::overlay::tell(gossiping.handle()));
         let name = net.node_name().to_owned();
         tokio::spawn(crate::overlay::feed(exchange.clone(), name, gossiping.handle()));
         tokio::spawn(crate::overlay::settle(exchange.clone(), gossiping.handle()));
-        let shared = Shared { engine, puller: Puller::new(images), exchange, gossiping, net, about };
+        let shared = Shared { engine, puller: Puller::new(images), exchange, attachments, gossiping, net, about };
         Self { shared: Arc::new(shared) }
     }
 
@@ -70,6 +102,11 @@ impl TaskExecutor {
     pub(crate) fn doctor(&self, node: Arc<SwarmNode>, own: Own) -> Doctor {
         let Shared { net, exchange, gossiping, .. } = &*self.shared;
         Doctor::new(net.clone(), exchange.clone(), gossiping.handle(), node, own)
+    }
+
+    /// This node is about to leave the swarm, or stays after all: whether containers may still be put on its networks.
+    pub(crate) fn set_leaving(&self, is_leaving: bool) {
+        self.shared.attachments.set_leaving(is_leaving);
     }
 
     /// This node is in no swarm: no task, no ingress.
@@ -115,6 +152,9 @@ impl Executor for TaskExecutor {
     }
 
     fn controller(&self, task: Arc<Task>, dependencies: Dependencies) -> Result<Arc<dyn Controller>, ControllerError> {
+        if container_of(&task).is_some() {
+            return Ok(Arc::new(AttachmentController::new(self.shared.clone(), task)));
+        }
         request::container_spec(&task).map_err(ControllerError::Fatal)?;
         Ok(Arc::new(TaskController::new(self.shared.clone(), task, dependencies)))
     }

@@ -30,7 +30,7 @@ pub(crate) struct ContainerRequest {
 pub(crate) fn container_spec(task: &Task) -> Result<&ContainerSpec, String> {
     match &task.spec.runtime {
         Some(TaskRuntime::Container(spec)) => Ok(spec),
-        Some(TaskRuntime::Attachment(_)) => Err("network attachments are not built in this version of Skep".to_owned()),
+        Some(TaskRuntime::Attachment(_)) => Err("an attachment to a network is no container".to_owned()),
         Some(TaskRuntime::Generic(_)) => Err("this runtime is not built in this version of Skep".to_owned()),
         None => Err("the task has no runtime".to_owned()),
     }

@@ -85,6 +85,13 @@ struct Held {
     holders: BTreeSet<String>,
 }
 
+impl Held {
+    /// Takes a holder out. Whether nobody needs the network any more.
+    fn leave(&mut self, holder: &str) -> bool {
+        self.holders.remove(holder) && self.holders.is_empty() && !self.is_ingress
+    }
+}
+
 /// An endpoint of this node as it was announced.
 struct Own {
     /// Its key in the gossip: the endpoint, or something new if a former daemon, under another name, has told of it already.
@@ -249,9 +256,8 @@ impl Exchange {
     }
 
     async fn release_in(&self, state: &mut State, holder: &str) {
-        let left = |held: &mut Held| held.holders.remove(holder) && held.holders.is_empty() && !held.is_ingress;
-        let empty: Vec<String> =
-            state.held.iter_mut().filter_map(|(id, held)| left(held).then(|| id.clone())).collect();
+        let left = state.held.iter_mut().filter_map(|(id, held)| held.leave(holder).then(|| id.clone()));
+        let empty: Vec<String> = left.collect();
         for id in empty {
             self.let_go(state, &id).await;
         }
@@ -365,13 +371,51 @@ impl Exchange {
     pub(crate) async fn unlink(&self, container: &str) {
         let mut state = self.lock().await;
         let places: Vec<Place> = places_of(&state, container);
-        for place in &places {
-            withdraw(&mut state, place).await;
+        self.take_out(&mut state, &places).await;
+        self.release_in(&mut state, container).await;
+    }
+
+    /// A container's link to one network is about to go.
+    pub(crate) async fn unlink_from(&self, container: &str, network: &str) {
+        let mut state = self.lock().await;
+        let places: Vec<Place> = places_of(&state, container).into_iter().filter(|place| place.0 == network).collect();
+        self.take_out(&mut state, &places).await;
+    }
+
+    /// It is gone; a network that nobody needs any more goes with it.
+    pub(crate) async fn release_from(&self, container: &str, network: &str) {
+        let mut state = self.lock().await;
+        if state.held.get_mut(network).is_some_and(|held| held.leave(container)) {
+            self.let_go(&mut state, network).await;
+        }
+    }
+
+    async fn take_out(&self, state: &mut State, places: &[Place]) {
+        for place in places {
+            withdraw(state, place).await;
             state.tables.remove_endpoint(&place.0, &place.1);
         }
-        self.apply(&mut state).await;
+        self.apply(state).await;
+        self.save(state);
+    }
+
+    /// A container has another name: the records that have the old one are told anew.
+    pub(crate) async fn rename(&self, container: &str, name: &str) {
+        let mut state = self.lock().await;
+        for place in places_of(&state, container) {
+            let Some(record) = state.own.get_mut(&place).and_then(|own| own.record.as_mut()) else { continue };
+            name.clone_into(&mut record.name);
+            let record = record.clone();
+            state.tables.set_endpoint(&place.0, &place.1, HERE, record);
+            announce(&mut state, &place).await;
+        }
         self.save(&state);
-        self.release_in(&mut state, container).await;
+        self.apply(&mut state).await;
+    }
+
+    /// A network of the swarm as the managers have it, if this node has an address on it.
+    pub(crate) async fn network(&self, id: &str) -> Option<Arc<Network>> {
+        self.lock().await.balancers.get(id).map(|balancer| balancer.network.clone())
     }
 
     /// Keeps which tasks take connections, for the next daemon.

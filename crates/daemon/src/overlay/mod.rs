@@ -1,5 +1,6 @@
 //! This node on the swarm's network: it gossips with the others, and makes links, names and services of what they tell.
 
+mod attachments;
 mod exchange;
 mod feed;
 mod gossiping;
@@ -11,6 +12,7 @@ mod specs;
 mod withdrawal;
 mod words;
 
+pub(crate) use attachments::{Attachments, container_of, network_of};
 pub(crate) use exchange::Exchange;
 pub(crate) use gossiping::Gossiping;
 pub(crate) use notices::tell;

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use discovery::{EndpointId, EndpointRecord, Port};
 use docker_types::network::{PeerInfo, ServiceInfo, TaskInfo};
+use engine::NetworkError;
 use gossip_io::Handle;
-use net::{Net, NetworkInfo};
+use model::Network;
+use net::{BridgeNetworkSpec, Net, NetworkInfo};
 use tokio::sync::watch;
 
 use super::exchange::Exchange;
+use crate::network::failed;
 
 /// Implements the API's trait.
 pub(crate) struct ShownNetworks {
@@ -42,6 +45,18 @@ impl api::LocalNetworks for ShownNetworks {
 
     async fn services(&self, network_id: &str) -> BTreeMap<String, ServiceInfo> {
         services(self.exchange.endpoints(network_id).await)
+    }
+
+    async fn of_swarm(&self, network_id: &str) -> Option<Network> {
+        self.exchange.network(network_id).await.map(|network| Network::clone(&network))
+    }
+
+    async fn create(&self, spec: BridgeNetworkSpec) -> Result<String, NetworkError> {
+        self.net.create_network(spec).await.map_err(failed)
+    }
+
+    async fn remove(&self, network_id: &str) -> Result<(), NetworkError> {
+        self.net.remove_network(network_id).await.map_err(failed)
     }
 }
 

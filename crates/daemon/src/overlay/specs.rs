@@ -52,11 +52,11 @@ pub(crate) fn overlay_spec(
     let mut ids = option(VXLAN_IDS).unwrap_or_default().split(',').map(|id| id.trim().parse().unwrap_or(0));
     let mut subnets = Vec::new();
     for config in network.ipam.iter().flat_map(|ipam| &ipam.configs) {
-        // dockerd counts ids over all subnets, those of IPv6 too.
-        let vni = ids.next().unwrap_or(0);
+        // No tunnel, and so no id, as on dockerd's nodes.
         if config.family == AddressFamily::Ipv6 || config.subnet.contains(':') {
             continue;
         }
+        let vni = ids.next().unwrap_or(0);
         let bad = |what: &str| format!("network {name} has no usable {what}");
         let subnet: Ipv4Cidr = config.subnet.parse().map_err(|_| bad("subnet"))?;
         let gateway = config.gateway.split('/').next().unwrap_or_default();
@@ -105,11 +105,11 @@ mod tests {
     #[test]
     fn each_subnet_has_its_tunnel() {
         let both = [("10.0.1.0/24", "10.0.1.1"), ("fd00::/64", "fd00::1"), ("10.0.2.0/24", "10.0.2.1/24")];
-        let network = network(&both, &[(VXLAN_IDS, "4097,4098,4099"), (MTU, "1400"), (ENCRYPTED, "")]);
+        let network = network(&both, &[(VXLAN_IDS, "4097,4098"), (MTU, "1400"), (ENCRYPTED, "")]);
         assert!(is_overlay(&network));
         let spec = overlay_spec(&network, Some(Ipv4Addr::new(10, 0, 1, 4)), DataPath::default()).unwrap();
         let subnets: Vec<_> = spec.subnets.iter().map(|it| (it.subnet.to_string(), it.vni)).collect();
-        assert_eq!(subnets, [("10.0.1.0/24".to_owned(), 4097), ("10.0.2.0/24".to_owned(), 4099)]);
+        assert_eq!(subnets, [("10.0.1.0/24".to_owned(), 4097), ("10.0.2.0/24".to_owned(), 4098)]);
         assert_eq!(spec.subnets[1].gateway, Ipv4Addr::new(10, 0, 2, 1));
         assert_eq!((spec.mtu, spec.encrypted, spec.data_path_port, spec.vtep), (1400, true, 4789, None));
     }

@@ -115,9 +115,13 @@ impl SwarmBackend for Swarm {
             LeaveMode::Safe => node::LeaveMode::Safe,
             LeaveMode::Force => node::LeaveMode::Force,
         };
-        self.node.leave(mode).await.map_err(from_leave)?;
-        self.executor.forget().await;
-        Ok(())
+        self.executor.set_leaving(true);
+        let left = self.node.leave(mode).await.map_err(from_leave);
+        if left.is_ok() {
+            self.executor.forget().await;
+        }
+        self.executor.set_leaving(false);
+        left
     }
 
     async fn unlock(&self, key: &str) -> SwarmResult<()> {

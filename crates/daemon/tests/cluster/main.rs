@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, dead_code, reason = "a test has no public items, and each test file uses its part")]
 
+mod attachments;
 mod dockerd_log;
 mod doctor;
 mod faults;
@@ -12,6 +13,7 @@ mod managers;
 mod mesh;
 mod mixed;
 mod names;
+mod own_networks;
 mod peers;
 mod rebalance;
 #[path = "../swarm/support.rs"]

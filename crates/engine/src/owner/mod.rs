@@ -12,6 +12,7 @@
 mod attach;
 mod exit;
 mod health;
+mod networks;
 mod remove;
 mod start;
 mod stop;
@@ -30,9 +31,10 @@ use self::attach::PendingAttach;
 use self::health::HealthRun;
 use self::stop::Stopping;
 use crate::container::{Command, Container, MAILBOX_COMMANDS, View};
+use crate::endpoint_settings;
 use crate::engine::Inner;
-use crate::launch::network_mode;
-use crate::network::{ContainerNetwork, NetworkMode};
+use crate::inspect::GATEWAY_NETWORK;
+use crate::network::{ContainerNetwork, NetworkEndpoint};
 use crate::options::SecretFile;
 use crate::record::{ContainerPaths, Flush, Phase, Record};
 use crate::restart::Backoff;
@@ -189,6 +191,12 @@ impl Owner {
             Command::Update { request, reply } => {
                 let _ = reply.send(self.update(*request).await);
             }
+            Command::Connect { network, settings, reply } => {
+                let _ = reply.send(self.connect_network(&network, *settings).await);
+            }
+            Command::Disconnect { network, mode, reply } => {
+                let _ = reply.send(self.disconnect_network(&network, mode).await);
+            }
             Command::Attach { options, streams, reply } => {
                 let _ = reply.send(self.attach(options, streams).await);
             }
@@ -275,17 +283,18 @@ impl Owner {
 
     /// dockerd's events about the networks that a container joins and leaves.
     fn log_networks(&self, action: &str, network: &ContainerNetwork) {
-        for endpoint in &network.endpoints {
-            let kind = match (endpoint.network_name.as_str(), network_mode(&self.record)) {
-                (_, NetworkMode::Host) => "host",
-                (_, NetworkMode::None) => "null",
-                ("bridge" | "docker_gwbridge", _) => "bridge",
-                _ => "overlay",
-            };
-            let attributes = [("container", self.record.id.as_str()), ("name", &endpoint.network_name), ("type", kind)];
-            let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-            self.engine.events.log("network", action, &endpoint.network_id, attributes);
+        // The bridge that leads out of the swarm's networks counts only for who was put on it.
+        let is_on_it = endpoint_settings::networks(&self.record).contains_key(GATEWAY_NETWORK);
+        for endpoint in network.endpoints.iter().filter(|it| is_on_it || it.network_name != GATEWAY_NETWORK) {
+            self.log_network(action, endpoint);
         }
+    }
+
+    fn log_network(&self, action: &str, endpoint: &NetworkEndpoint) {
+        let (id, kind) = (self.record.id.as_str(), endpoint.driver.as_str());
+        let attributes = [("container", id), ("name", &endpoint.network_name), ("type", kind)];
+        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        self.engine.events.log("network", action, &endpoint.network_id, attributes);
     }
 
     async fn pause(&mut self) -> Result<(), EngineError> {
@@ -345,6 +354,11 @@ impl Owner {
             return Err(error);
         }
         self.engine.index.release(&old, &self.record.id);
+        if self.record.life.phase.has_process()
+            && let Err(error) = self.engine.network.rename(self.member()).await
+        {
+            tracing::warn!(container = %self.record.id, %error, "networks know it by its old name");
+        }
         self.publish();
         self.log_with("rename", &[("oldName", format!("/{old}"))]);
         Ok(())

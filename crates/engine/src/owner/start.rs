@@ -115,6 +115,7 @@ impl Owner {
         let rootfs = async { engine.images.mount(&self.record.id).await.map_err(EngineError::from) };
         let network = async { engine.network.create(request).await.map_err(launch::network_failed) };
         let (rootfs, network) = tokio::try_join!(rootfs, network)?;
+        self.note_networks(&network);
         self.log_networks("connect", &network);
         let exit_record = self.paths.exit();
         if let Err(error) = std::fs::remove_file(&exit_record)

@@ -6,5 +6,6 @@ mod adopt;
 mod exec;
 mod life;
 mod logs;
+mod networks;
 mod support;
 mod tasks;

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use docker_types::container::{CreateRequest, HostConfig, Inspect, WaitResponse};
 use engine::{
-    ContainerNetwork, CreateOptions, Engine, EngineConfig, EtcFiles, LogsOptions, NetworkBackend, NetworkEndpoint,
-    NetworkError, NetworkName, NetworkRequest, RemoveOptions, Shutdown, SizeMode, WaitCondition,
+    AttachmentRequest, ContainerNetwork, CreateOptions, Engine, EngineConfig, ErrorKind, EtcFiles, LogsOptions,
+    NetworkBackend, NetworkDriver, NetworkEndpoint, NetworkError, NetworkMember, NetworkName, NetworkRequest,
+    RemoveOptions, Shutdown, SizeMode, WaitCondition,
 };
 use image::{ImageStore, ProgressSender};
 use nix::mount::{MntFlags, umount2};
@@ -27,15 +28,44 @@ const APPLETS: [&str; 24] = [
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The host's network for every container.
+/// The host's network for every container; what it says of networks is made up: the n-th address of each is given.
 #[derive(Debug, Default)]
-pub struct HostNetwork(Mutex<BTreeMap<String, NetworkRequest>>);
+pub struct HostNetwork(Mutex<BTreeMap<String, (NetworkRequest, Vec<NetworkEndpoint>)>>);
+
+/// Networks that there are.
+const NETWORKS: [(&str, &str, NetworkDriver); 6] = [
+    ("bridge", "b", NetworkDriver::Bridge),
+    ("host", "h", NetworkDriver::Host),
+    ("none", "n", NetworkDriver::Null),
+    ("ingress", "i", NetworkDriver::Overlay),
+    ("mesh", "m", NetworkDriver::Overlay),
+    ("own", "o", NetworkDriver::Bridge),
+];
+
+impl HostNetwork {
+    fn endpoint(&self, attachment: &AttachmentRequest) -> Result<NetworkEndpoint, NetworkError> {
+        let missing = || NetworkError::new(ErrorKind::NotFound, format!("network {} not found", attachment.network));
+        let network = self.network(&attachment.network).ok_or_else(missing)?;
+        Ok(NetworkEndpoint {
+            network_name: network.name,
+            network_id: network.id,
+            endpoint_id: "e".repeat(64),
+            mac: "02:42:ac:11:00:02".into(),
+            address: Some((attachment.address.unwrap_or("172.17.0.2".parse().unwrap()), 16)),
+            address_v6: None,
+            gateway: Some("172.17.0.1".parse().unwrap()),
+            driver: network.driver,
+        })
+    }
+}
 
 #[async_trait::async_trait]
 impl NetworkBackend for HostNetwork {
     async fn create(&self, request: NetworkRequest) -> Result<ContainerNetwork, NetworkError> {
-        self.0.lock().unwrap().insert(request.container_id.clone(), request.clone());
-        Ok(self.get(&request.container_id).unwrap())
+        let endpoints = request.attachments.iter().map(|it| self.endpoint(it)).collect::<Result<_, _>>()?;
+        let id = request.container_id.clone();
+        self.0.lock().unwrap().insert(id.clone(), (request, endpoints));
+        Ok(self.get(&id).unwrap())
     }
 
     async fn remove(&self, container_id: &str) -> Result<(), NetworkError> {
@@ -43,23 +73,43 @@ impl NetworkBackend for HostNetwork {
         Ok(())
     }
 
+    async fn connect(
+        &self,
+        member: NetworkMember,
+        attachment: AttachmentRequest,
+    ) -> Result<NetworkEndpoint, NetworkError> {
+        let endpoint = self.endpoint(&attachment)?;
+        let mut containers = self.0.lock().unwrap();
+        containers.get_mut(&member.container_id).unwrap().1.push(endpoint.clone());
+        Ok(endpoint)
+    }
+
+    async fn disconnect(&self, container_id: &str, network_id: &str) -> Result<(), NetworkError> {
+        let mut containers = self.0.lock().unwrap();
+        containers.get_mut(container_id).unwrap().1.retain(|endpoint| endpoint.network_id != network_id);
+        Ok(())
+    }
+
+    async fn rename(&self, member: NetworkMember) -> Result<(), NetworkError> {
+        self.0.lock().unwrap().get_mut(&member.container_id).unwrap().0.name = member.name;
+        Ok(())
+    }
+
     fn network(&self, term: &str) -> Option<NetworkName> {
-        let known = [("bridge", "b"), ("host", "h"), ("none", "n"), ("ingress", "i")];
-        let known = known.map(|(name, digit)| NetworkName { name: name.into(), id: digit.repeat(64) });
+        let known = NETWORKS.into_iter().map(|(name, digit, driver)| NetworkName {
+            name: name.into(),
+            id: digit.repeat(64),
+            driver,
+            chosen_subnets: if name == "own" { vec!["172.17.0.0/16".into()] } else { Vec::new() },
+        });
         known.into_iter().find(|network| network.name == term || network.id == term)
     }
 
     fn get(&self, container_id: &str) -> Option<ContainerNetwork> {
-        self.0.lock().unwrap().get(container_id)?;
-        let endpoint = NetworkEndpoint {
-            network_name: "bridge".into(),
-            network_id: "b".repeat(64),
-            endpoint_id: "e".repeat(64),
-            mac: "02:42:ac:11:00:02".into(),
-            address: Some(("172.17.0.2".parse().unwrap(), 16)),
-            gateway: Some("172.17.0.1".parse().unwrap()),
-        };
-        Some(ContainerNetwork { sandbox_id: "s".repeat(64), netns: None, endpoints: vec![endpoint], ports: Vec::new() })
+        let containers = self.0.lock().unwrap();
+        let (_, endpoints) = containers.get(container_id)?;
+        let (sandbox_id, endpoints) = ("s".repeat(64), endpoints.clone());
+        Some(ContainerNetwork { sandbox_id, netns: None, endpoints, ports: Vec::new() })
     }
 
     async fn release_ports(&self, _container_id: &str) -> Result<(), NetworkError> {
@@ -67,11 +117,14 @@ impl NetworkBackend for HostNetwork {
     }
 
     fn etc_files(&self, container_id: &str) -> Result<EtcFiles, NetworkError> {
-        let requests = self.0.lock().unwrap();
-        let request = requests.get(container_id).ok_or_else(|| NetworkError::Failed("no network".into()))?;
+        let containers = self.0.lock().unwrap();
+        let (request, endpoints) = containers.get(container_id).ok_or_else(|| NetworkError::failed("no network"))?;
+        let own = endpoints.iter().filter_map(|endpoint| endpoint.address);
+        let own: String = own.map(|(address, _)| format!("{address}\t{}\n", request.hostname)).collect();
+        let names = endpoints.iter().any(|endpoint| endpoint.network_name != "bridge");
         Ok(EtcFiles {
-            hosts: format!("127.0.0.1\tlocalhost\n172.17.0.2\t{}\n", request.hostname),
-            resolv_conf: "nameserver 192.0.2.1\n".into(),
+            hosts: format!("127.0.0.1\tlocalhost\n{own}"),
+            resolv_conf: format!("nameserver {}\n", if names { "127.0.0.11" } else { "192.0.2.1" }),
             hostname: format!("{}\n", request.hostname),
         })
     }

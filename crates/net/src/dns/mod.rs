@@ -26,7 +26,7 @@ use std::net::Ipv4Addr;
 
 pub use names::{NameRecord, Names, ServiceNames};
 pub(crate) use resolv_conf::internal as internal_resolv_conf;
-pub(crate) use resolvers::{Age, Plan, Resolvers};
+pub(crate) use resolvers::{Age, Plan, Resolvers, View};
 pub(crate) use rules::Ports;
 
 /// Where containers find the name server.

@@ -14,7 +14,7 @@ use super::names::Names;
 use super::resolv_conf::Internal;
 use super::resolve::{Scope, Shuffle};
 use super::rules::{self, Ports};
-use super::server::{Service, run, usable};
+use super::server::{Reach, Service, SharedReach, run, usable};
 use super::share::{Pool, Share};
 use super::upstream::random;
 use crate::DnsNetwork;
@@ -36,13 +36,27 @@ pub(crate) struct Plan {
     pub(crate) container_id: String,
     /// The pinned namespace.
     pub(crate) netns: PathBuf,
+    pub(crate) view: View,
+    pub(crate) age: Age,
+}
+
+/// What a container can ask for.
+pub(crate) struct View {
     /// In the order in which they are asked.
     pub(crate) networks: Vec<DnsNetwork>,
     /// Where questions go that the networks have no answer to.
     pub(crate) conf: Internal,
     /// Whether the container has a default route; without, servers of the host are not asked for it.
     pub(crate) has_way_out: bool,
-    pub(crate) age: Age,
+}
+
+impl View {
+    fn reach(self) -> Reach {
+        Reach {
+            upstreams: usable(&self.conf.upstreams, self.has_way_out),
+            scope: Scope { networks: self.networks, has_ndots: self.conf.has_ndots },
+        }
+    }
 }
 
 /// The name servers, and the names they all know.
@@ -55,11 +69,14 @@ pub(crate) struct Resolvers {
 }
 
 /// A running name server; ends with this.
-struct Running(JoinHandle<()>);
+struct Running {
+    task: JoinHandle<()>,
+    reach: Arc<SharedReach>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -81,27 +98,37 @@ impl Resolvers {
             namespace.enter(|| open_here(&prefix, age))
         });
         let (udp, tcp, ports) = open.await.map_err(io::Error::other)??;
+        let reach = Arc::new(SharedReach::new(plan.view.reach()));
         let service = Service {
             udp: UdpSocket::from_std(udp)?,
-            scope: Scope { networks: plan.networks, has_ndots: plan.conf.has_ndots },
+            reach: Arc::clone(&reach),
             names: Arc::clone(&self.names),
-            upstreams: usable(&plan.conf.upstreams, plan.has_way_out),
             share: Share::new(Arc::clone(&self.pool)),
             order: Shuffle::new(random()),
             netns: plan.netns,
             has_refused: AtomicBool::new(false),
         };
         let task = tokio::spawn(run(service, TcpListener::from_std(tcp)?));
-        self.running().insert(plan.container_id, Running(task));
+        self.running().insert(plan.container_id, Running { task, reach });
         Ok(ports)
+    }
+
+    /// Changes what a container can ask for. Whether it has a name server.
+    pub(crate) fn change(&self, container_id: &str, view: View) -> bool {
+        let running = self.running();
+        let found = running.get(container_id);
+        if let Some(found) = found {
+            found.reach.set(view.reach());
+        }
+        found.is_some()
     }
 
     /// Ends a sandbox's name server, and waits until its sockets are closed. Its rules go with the namespace.
     pub(crate) async fn stop(&self, container_id: &str) {
         let Some(mut running) = self.running().remove(container_id) else { return };
-        running.0.abort();
+        running.task.abort();
         // an error is the end that was asked for
-        let _ = (&mut running.0).await;
+        let _ = (&mut running.task).await;
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {

@@ -10,8 +10,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -41,16 +41,40 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a name server works with.
 pub(super) struct Service {
     pub(super) udp: UdpSocket,
-    pub(super) scope: Scope,
+    pub(super) reach: Arc<SharedReach>,
     pub(super) names: Arc<Names>,
-    /// Servers to ask; those of the host only if the container has a way out.
-    pub(super) upstreams: Vec<Upstream>,
     pub(super) share: Share,
     pub(super) order: Shuffle,
     /// The container's pinned namespace.
     pub(super) netns: PathBuf,
     /// Whether the log has been told that questions are refused.
     pub(super) has_refused: AtomicBool,
+}
+
+/// What a container can ask for, by the networks that it is on.
+#[derive(Debug)]
+pub(super) struct Reach {
+    pub(super) scope: Scope,
+    /// Servers to ask; those of the host only if the container has a way out.
+    pub(super) upstreams: Vec<Upstream>,
+}
+
+/// The same while it changes: a container joins and leaves networks.
+#[derive(Debug)]
+pub(super) struct SharedReach(RwLock<Arc<Reach>>);
+
+impl SharedReach {
+    pub(super) fn new(reach: Reach) -> Self {
+        Self(RwLock::new(Arc::new(reach)))
+    }
+
+    pub(super) fn set(&self, reach: Reach) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(reach);
+    }
+
+    fn get(&self) -> Arc<Reach> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What ended.
@@ -149,7 +173,7 @@ impl Service {
             Err(Unread::Ignored) => return Look::Ignore,
             Err(Unread::Answered(answer)) => return Look::Answer(answer),
         };
-        match decide(&query, transport, &self.scope, &self.names.read(), &self.order) {
+        match decide(&query, transport, &self.reach.get().scope, &self.names.read(), &self.order) {
             Decision::Answer(answer) => Look::Answer(answer),
             Decision::Forward => Look::Forward(query),
         }
@@ -157,7 +181,7 @@ impl Service {
 
     /// Asks one server after the other.
     async fn forward(&self, query: &Query, transport: Transport) -> Vec<u8> {
-        for upstream in &self.upstreams {
+        for upstream in &self.reach.get().upstreams {
             let Some(_permit) = self.share.take(PATIENCE).await else {
                 self.tell_of_refusal();
                 return query.empty_answer(code::REFUSED);

@@ -348,6 +348,7 @@ fn new_record(spec: &OverlaySpec) -> Result<BalancerRecord, NetError> {
             address,
             address6: None,
             gateway: None,
+            gateway_priority: 0,
         },
     })
 }

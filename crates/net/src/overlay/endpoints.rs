@@ -1,4 +1,4 @@
-//! Containers on overlay networks: planning their links, and changing those of a container that runs.
+//! Containers on overlay networks: planning their links.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -6,12 +6,10 @@ use std::sync::Arc;
 use super::{Overlay, OverlayEndpointSpec};
 use crate::ipam::mac_text;
 use crate::links::{BridgePort, Links};
-use crate::net::Inner;
-use crate::netns::Namespace;
-use crate::sandbox::{HostPlan, Plan, near_name};
-use crate::state::{GWBRIDGE, State, kernel, new_id};
-use crate::store::{Folder, NearLink, Place, SandboxRecord};
-use crate::{Endpoint, Ipv4Cidr, NetError, SandboxMode};
+use crate::sandbox::{Plan, near_name};
+use crate::state::{State, new_id};
+use crate::store::{NearLink, Place};
+use crate::{Endpoint, Ipv4Cidr, NetError};
 
 /// What an end on an overlay network is made with.
 pub(crate) struct Attachment {
@@ -96,6 +94,7 @@ pub(crate) fn plan(attachment: Attachment, spec: &OverlayEndpointSpec) -> Result
             address: spec.address,
             address6: spec.address6,
             gateway: None,
+            gateway_priority: 0,
         },
         bridge_index: attachment.bridge_index,
         mac,
@@ -104,166 +103,4 @@ pub(crate) fn plan(attachment: Attachment, spec: &OverlayEndpointSpec) -> Result
         links: attachment.links,
         routes: attachment.routes,
     })
-}
-
-impl Inner {
-    /// See [`crate::Net::connect`].
-    pub(crate) async fn connect(&self, container_id: &str, spec: OverlayEndpointSpec) -> Result<Endpoint, NetError> {
-        let gateway_index = self.gateway_for(container_id, &spec)?;
-        let gateway_index = if gateway_index { Some(self.ensure_gwbridge().await?) } else { None };
-        let (path, plans) = {
-            let mut state = self.state();
-            match state.existing_endpoint(container_id, &spec)? {
-                Some(endpoint) => return Ok(endpoint),
-                None => self.plan_connection(&mut state, container_id, &spec, gateway_index)?,
-            }
-        };
-        let endpoint = plans[0].endpoint.clone();
-        let built = async {
-            let namespace = Namespace::pinned(&path).map_err(kernel("open a container's namespace"))?;
-            let namespace = namespace.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
-            let inside = Links::open_in(&namespace).map_err(kernel("open a route netlink socket"))?;
-            for plan in &plans {
-                plan.build(&namespace, &inside).await?;
-            }
-            Ok(())
-        };
-        let built: Result<(), NetError> = built.await;
-        let ids: Vec<&str> = plans.iter().map(|plan| plan.endpoint.endpoint_id.as_str()).collect();
-        match built {
-            // A daemon that dies before this leaves a link that belongs to nobody, which the next one removes.
-            Ok(()) => self.save_sandbox(container_id).map(|()| endpoint),
-            Err(error) => {
-                self.drop_endpoints(container_id, &ids).await?;
-                Err(error)
-            }
-        }
-    }
-
-    /// See [`crate::Net::disconnect`].
-    pub(crate) async fn disconnect(&self, container_id: &str, network_id: &str) -> Result<(), NetError> {
-        let ids = {
-            let state = self.state();
-            let record = state.sandboxes.get(container_id);
-            let record = record.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
-            let spec = &state.overlay(network_id)?.record.spec;
-            if spec.ingress {
-                return Err(NetError::Invalid(format!("no container is disconnected from network {}", spec.name)));
-            }
-            let endpoints = &record.sandbox.endpoints;
-            let gone = endpoints.iter().filter(|endpoint| endpoint.network_id == network_id);
-            let mut ids: Vec<String> = gone.map(|endpoint| endpoint.endpoint_id.clone()).collect();
-            if ids.is_empty() {
-                let text = format!("container {container_id} is not connected to network {}", spec.name);
-                return Err(NetError::Invalid(text));
-            }
-            let needs_gateway = |endpoint: &Endpoint| {
-                endpoint.network_id != network_id
-                    && state.overlay(&endpoint.network_id).is_ok_and(|overlay| !overlay.record.spec.internal)
-            };
-            if record.sandbox.ports.is_empty() && !endpoints.iter().any(needs_gateway) {
-                let gateways = endpoints.iter().filter(|endpoint| endpoint.network_name == GWBRIDGE);
-                ids.extend(gateways.map(|endpoint| endpoint.endpoint_id.clone()));
-            }
-            ids
-        };
-        self.drop_endpoints(container_id, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-        self.save_sandbox(container_id)
-    }
-
-    /// Whether a container needs a way out for this connection.
-    fn gateway_for(&self, container_id: &str, spec: &OverlayEndpointSpec) -> Result<bool, NetError> {
-        let state = self.state();
-        let record = state.sandboxes.get(container_id).filter(|record| record.is_ready);
-        let record = record.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
-        let has_gateway = record.sandbox.endpoints.iter().any(|endpoint| endpoint.gateway.is_some());
-        let internal = state.overlay(&spec.network_id)?.record.spec.internal;
-        Ok(!internal && !has_gateway && record.spec.mode == SandboxMode::Swarm)
-    }
-
-    /// Chooses the endpoints and notes them in the sandbox, so that names and addresses are taken.
-    fn plan_connection(
-        &self,
-        state: &mut State,
-        container_id: &str,
-        spec: &OverlayEndpointSpec,
-        gateway_index: Option<u32>,
-    ) -> Result<(std::path::PathBuf, Vec<Plan>), NetError> {
-        let mut attachments = state.attachments([spec])?;
-        let (attachment, spec) = attachments.remove(0);
-        let mut plans = vec![plan(attachment, spec)?];
-        if let Some(index) = gateway_index {
-            let network = state.networks.gwbridge.clone().ok_or_else(|| NetError::NoNetwork(GWBRIDGE.to_owned()))?;
-            plans.push(self.host_plan(state, HostPlan { network, name: GWBRIDGE, mac: None, index })?);
-        }
-        let record = state.sandboxes.get_mut(container_id);
-        let record = record.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
-        let path = own_namespace(record)?;
-        for plan in &mut plans {
-            plan.endpoint.link = free_link(record);
-            record.sandbox.endpoints.push(plan.endpoint.clone());
-            record.links.push(plan.near.clone());
-        }
-        Ok((path, plans))
-    }
-
-    fn save_sandbox(&self, container_id: &str) -> Result<(), NetError> {
-        let state = self.state();
-        let record = state.sandboxes.get(container_id);
-        let record = record.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
-        self.store.write_record(Folder::Sandboxes, container_id, record)
-    }
-
-    /// Removes endpoints, and their links, from a sandbox.
-    async fn drop_endpoints(&self, container_id: &str, endpoint_ids: &[&str]) -> Result<(), NetError> {
-        let mut ends = Vec::new();
-        if let Some(record) = self.state().sandboxes.get_mut(container_id) {
-            let pairs = record.links.drain(..).zip(record.sandbox.endpoints.drain(..));
-            let is_gone = |endpoint: &Endpoint| endpoint_ids.contains(&endpoint.endpoint_id.as_str());
-            let (gone, kept): (Vec<_>, Vec<_>) = pairs.partition(|(_, endpoint)| is_gone(endpoint));
-            (record.links, record.sandbox.endpoints) = kept.into_iter().unzip();
-            ends.extend(gone.into_iter().map(|(near, _)| near));
-        }
-        for near in ends {
-            if let Some(links) = self.links_at(&near.place) {
-                links.remove(&near.name).await.map_err(kernel(format!("remove link {}", near.name)))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl State {
-    /// The endpoint of an earlier, equal request.
-    fn existing_endpoint(&self, container_id: &str, spec: &OverlayEndpointSpec) -> Result<Option<Endpoint>, NetError> {
-        let record = self.sandboxes.get(container_id);
-        let record = record.ok_or_else(|| NetError::NoSandbox(container_id.to_owned()))?;
-        let mut endpoints = record.sandbox.endpoints.iter();
-        match endpoints.find(|endpoint| endpoint.network_id == spec.network_id) {
-            Some(endpoint) if endpoint.address == spec.address => Ok(Some(endpoint.clone())),
-            Some(endpoint) => Err(NetError::Invalid(format!(
-                "endpoint with name {} already exists in network {}",
-                record.spec.name, endpoint.network_name
-            ))),
-            None => Ok(None),
-        }
-    }
-}
-
-/// The namespace of a sandbox that has one to itself.
-fn own_namespace(record: &SandboxRecord) -> Result<std::path::PathBuf, NetError> {
-    match (&record.spec.mode, &record.sandbox.netns) {
-        (SandboxMode::Bridge | SandboxMode::Swarm, Some(path)) => Ok(path.clone()),
-        _ => {
-            let id = &record.spec.container_id;
-            Err(NetError::Invalid(format!("container {id} shares a network namespace or has none to connect")))
-        }
-    }
-}
-
-/// The first `eth` name that no endpoint has.
-fn free_link(record: &SandboxRecord) -> String {
-    let mut names = (0..).map(|index| format!("eth{index}"));
-    let is_free = |name: &String| record.sandbox.endpoints.iter().all(|endpoint| endpoint.link != *name);
-    names.find(is_free).expect("a container has fewer links than there are numbers")
 }

@@ -18,16 +18,16 @@ use crate::{NetConfig, NetError};
 /// What VXLAN adds to a packet.
 const VXLAN_BYTES: u32 = 50;
 
-/// The turns of the networks: one change of a network at a time.
+/// Turns: one change of a network, or of a container's connections, at a time.
 #[derive(Default)]
 pub(crate) struct Turns(std::sync::Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Turns {
-    fn of(&self, network_id: &str) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn of(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // those that nobody waits for are not kept
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(turns.entry(network_id.to_owned()).or_default())
+        Arc::clone(turns.entry(key.to_owned()).or_default())
     }
 }
 

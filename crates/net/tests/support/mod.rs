@@ -145,7 +145,7 @@ impl Machine {
 
 fn assert_nothing_left(host: &Ns, root: &Path) {
     let links = host.output("ip", &["-br", "link"]);
-    for word in ["skep", "veth"] {
+    for word in ["skep", "veth", "br-"] {
         assert!(!links.contains(word), "{links}");
     }
     assert_eq!(host.output("nft", &["list", "tables"]), "");
@@ -153,7 +153,7 @@ fn assert_nothing_left(host: &Ns, root: &Path) {
     assert!(pins.is_empty(), "{pins:?}");
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(root.to_str().unwrap()), "{mounts}");
-    for folder in ["sandboxes", "services", "overlays", "virtual"] {
+    for folder in ["networks", "sandboxes", "services", "overlays", "virtual"] {
         let folder = root.join("data/network").join(folder);
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
     }

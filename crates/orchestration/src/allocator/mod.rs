@@ -219,6 +219,7 @@ impl Allocator {
             if let (Some(state), Some(text)) = (state, attachment.addresses.first())
                 && let Ok((address, _)) = state.reserve(text)
             {
+                self.note_node(&network.id);
                 addresses.push(Held { network: network.id.clone(), address });
             }
         }
@@ -234,7 +235,9 @@ impl Allocator {
             Event::Remove(Object::Service(service)) => self.forget_service(&service.id),
             Event::Remove(Object::Node(node)) => {
                 if let Some(held) = self.nodes.remove(&node.id) {
-                    self.release(&held);
+                    self.release_of_node(&held);
+                    // One node less that an address may have to be kept for.
+                    self.freed = true;
                 }
             }
             Event::Remove(Object::Task(task)) => {
@@ -261,6 +264,8 @@ impl Allocator {
         }
         if !tasks::is_live(task) {
             self.forget_task(&task.id);
+        } else if task.node_id.is_some() {
+            self.place_task(&task.id);
         }
         let before = before.and_then(|object| match object {
             Object::Task(task) => Some(&**task),

@@ -4,8 +4,9 @@ use super::Allocator;
 use super::next_fit::NextFit;
 use super::subnets::{AddressSpace, Cidr, Subnet, parse_address};
 use model::{
-    AddressFamily, Annotations, Driver, IpamConfig, IpamOptions, Network, NetworkId, NetworkSpec, Node, NodeId,
+    AddressFamily, Annotations, Driver, IpamConfig, IpamOptions, Network, NetworkId, NetworkSpec, Node, NodeId, TaskId,
 };
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use store::{Transaction, View};
@@ -96,17 +97,75 @@ pub(super) struct NetworkState {
     pub(super) local: bool,
     subnets: Vec<Subnet>,
     vxlan_ids: Vec<u32>,
+    /// How many nodes have an address on it.
+    nodes: usize,
+    /// Tasks with an address on it that may yet bring it to a node that has none.
+    unplaced: BTreeSet<TaskId>,
+    /// Somebody waits who could have had an address that is kept for a node.
+    is_short: bool,
 }
 
 impl NetworkState {
-    /// The next address, with its mask.
+    fn new(name: String, local: bool) -> Self {
+        let (subnets, vxlan_ids, unplaced) = Default::default();
+        Self { name, local, subnets, vxlan_ids, nodes: 0, unplaced, is_short: false }
+    }
+
+    /// The next address, with its mask. Tasks have addresses of IPv4 only, as those of dockerd.
     pub(super) fn take(&mut self) -> Result<(IpAddr, String), String> {
-        for subnet in &mut self.subnets {
+        for subnet in self.subnets.iter_mut().filter(|subnet| !subnet.cidr.is_v6()) {
             if let Some(address) = subnet.take() {
                 return Ok((address, subnet.cidr.with_mask(address)));
             }
         }
-        Err(format!("no address left in network {}", self.name))
+        Err(self.is_full())
+    }
+
+    fn is_full(&self) -> String {
+        format!("no address left in network {}", self.name)
+    }
+
+    /// How many addresses can still be handed out.
+    fn free(&self) -> u64 {
+        self.subnets.iter().filter(|subnet| !subnet.cidr.is_v6()).map(Subnet::free).sum()
+    }
+
+    /// How many addresses are kept. A task is of no use on a node without an address for its balancer, so one is kept for each
+    /// node that tasks may still bring the network to, and for `more` tasks.
+    fn kept(&self, all_nodes: usize, more: usize) -> u64 {
+        all_nodes.saturating_sub(self.nodes).min(self.unplaced.len() + more) as u64
+    }
+
+    /// [`Self::take`] of what is not kept, for a service (0) or a task (1).
+    pub(super) fn take_spare(&mut self, all_nodes: usize, tasks: usize) -> Result<(IpAddr, String), String> {
+        if self.free() > self.kept(all_nodes, tasks) {
+            return self.take();
+        }
+        self.is_short = true;
+        Err(self.is_full())
+    }
+
+    /// [`Self::reserve`] for a task, of what is not kept.
+    pub(super) fn reserve_spare(&mut self, requested: &str, all_nodes: usize) -> Result<(IpAddr, String), String> {
+        let before = self.free();
+        let reserved = self.reserve(requested)?;
+        let left = self.free();
+        if left < before && left < self.kept(all_nodes, 1) {
+            self.release(reserved.0);
+            self.is_short = true;
+            return Err(self.is_full());
+        }
+        Ok(reserved)
+    }
+
+    /// A task has an address here; where it will run is not known to have one.
+    pub(super) fn await_node(&mut self, id: &TaskId) {
+        self.unplaced.insert(id.clone());
+    }
+
+    /// A task has come to its node, or is gone. Whether somebody may have an address now who could not.
+    pub(super) fn is_placed(&mut self, id: &TaskId) -> bool {
+        self.unplaced.remove(id) && std::mem::take(&mut self.is_short)
     }
 
     /// This very address, with its mask.
@@ -206,7 +265,7 @@ impl Allocator {
         let driver = driver_name(network).to_owned();
         let local = is_node_local(network);
         let name = network.spec.annotations.name.clone();
-        let state = NetworkState { name, local, subnets: Vec::new(), vxlan_ids: Vec::new() };
+        let state = NetworkState::new(name, local);
         let mut filled = network.clone();
         if local {
             filled.driver_state = Some(Driver { name: driver, ..Default::default() });
@@ -239,7 +298,8 @@ impl Allocator {
 
     pub(super) fn allocated(&mut self, network: &Network) -> Result<&mut NetworkState, String> {
         let name = &network.spec.annotations.name;
-        self.networks.get_mut(&network.id).ok_or_else(|| format!("network {name} is not allocated yet"))
+        let why = self.waiting.get(&network.id.clone().into()).map_or("it is not allocated yet", String::as_str);
+        self.networks.get_mut(&network.id).ok_or_else(|| format!("network {name}: {why}"))
     }
 
     pub(super) fn release(&mut self, held: &[Held]) {
@@ -249,6 +309,23 @@ impl Allocator {
             {
                 self.freed = true;
             }
+        }
+    }
+
+    /// What a node had.
+    pub(super) fn release_of_node(&mut self, held: &[Held]) {
+        for held in held {
+            if let Some(state) = self.networks.get_mut(&held.network) {
+                state.nodes = state.nodes.saturating_sub(1);
+            }
+        }
+        self.release(held);
+    }
+
+    /// A node has an address.
+    pub(super) fn note_node(&mut self, network: &NetworkId) {
+        if let Some(state) = self.networks.get_mut(network) {
+            state.nodes += 1;
         }
     }
 
@@ -280,7 +357,7 @@ impl Allocator {
         let mut held = self.nodes.remove(id).unwrap_or_default();
         let (kept, gone): (Vec<_>, Vec<_>) =
             held.drain(..).partition(|held| wanted.iter().any(|network| network.id == held.network));
-        self.release(&gone);
+        self.release_of_node(&gone);
         held = kept;
         let mut filled = Node { attachment: None, ..(*node).clone() };
         let before = std::mem::take(&mut filled.attachments);
@@ -296,6 +373,7 @@ impl Allocator {
             let asked = present.or(legacy).and_then(|it| it.addresses.first()).cloned();
             match self.address_on(&network, asked.as_deref()) {
                 Ok((address, text)) => {
+                    self.note_node(&network.id);
                     held.push(Held { network: network.id.clone(), address });
                     let network = Some(network);
                     filled.attachments.push(model::NetworkAttachment {
@@ -322,7 +400,7 @@ impl Allocator {
 
     fn networks_of_node(&self, view: &View, id: &NodeId) -> Vec<Arc<Network>> {
         let mut wanted: Vec<Arc<Network>> = ingress(view).cloned().into_iter().collect();
-        let mut others = std::collections::BTreeSet::new();
+        let mut others = BTreeSet::new();
         for task in view.tasks_of_node(id).filter(|task| super::tasks::needs_node_address(task)) {
             let networks = task.networks.iter().filter_map(|it| it.network.as_ref());
             others.extend(networks.filter(|it| !it.spec.ingress && !is_node_local(it)).map(|it| it.id.clone()));
@@ -340,7 +418,7 @@ fn fill_overlay(draft: &mut Draft<'_>, network: &mut Network, driver: String) ->
         return Err(format!("IPAM driver {} is not available", ipam_driver.name));
     }
     let mut configs = network.ipam.take().map_or(spec.configs, |ipam| ipam.configs);
-    if configs.is_empty() {
+    if configs.iter().all(|config| config.family == AddressFamily::Ipv6 || config.subnet.contains(':')) {
         configs.push(IpamConfig { family: AddressFamily::Ipv4, ..Default::default() });
     }
     let configs = configs.into_iter().map(|config| draft.resolve_config(config)).collect::<Result<Vec<_>, _>>()?;

@@ -1,6 +1,8 @@
 //! Numbers handed out one after the other: each search starts after the last one given and wraps, so that a number that
 //! was given back is used again as late as possible. Used for VXLAN ids, dynamic ports and host addresses.
 
+use std::collections::BTreeMap;
+
 /// A space of numbers, those in use as bits.
 #[derive(Clone, Debug)]
 pub(super) struct NextFit {
@@ -12,14 +14,23 @@ pub(super) struct NextFit {
     last: u32,
     /// Where the next search starts.
     cursor: u32,
-    /// Bit n: `low + n` is in use. Grows with the highest number used.
-    words: Vec<u64>,
+    /// Bit n of word w: `low + 64 * w + n` is in use. Sparse: anybody may ask for a number far above all others.
+    words: BTreeMap<u32, u64>,
+    /// How many of those that are searched are in use.
+    used: u32,
 }
 
 impl NextFit {
     /// All of `low..=high` may be reserved, `first..=last` is searched.
     pub(super) fn new((low, high): (u32, u32), (first, last): (u32, u32)) -> Self {
-        Self { low, high, first: first.max(low), last: last.min(high), cursor: first.max(low), words: Vec::new() }
+        let (first, last) = (first.max(low), last.min(high));
+        Self { low, high, first, last, cursor: first, words: BTreeMap::new(), used: 0 }
+    }
+
+    /// How many numbers a search can still find.
+    pub(super) fn free(&self) -> u64 {
+        let size = (u64::from(self.last) + 1).saturating_sub(u64::from(self.first));
+        size.saturating_sub(u64::from(self.used))
     }
 
     /// The next free number, now in use; `None`: all are.
@@ -38,42 +49,49 @@ impl NextFit {
     /// Takes this very number; `false`: it is in use or outside of the space. The search is not moved.
     pub(super) fn reserve(&mut self, number: u32) -> bool {
         let Some((word, bit)) = self.place(number) else { return false };
-        if self.words.len() <= word {
-            self.words.resize(word + 1, 0);
-        }
-        let was_free = self.words[word] & bit == 0;
-        self.words[word] |= bit;
+        let bits = self.words.entry(word).or_default();
+        let was_free = *bits & bit == 0;
+        *bits |= bit;
+        self.used += u32::from(was_free && self.is_searched(number));
         was_free
     }
 
     /// Gives a number back; `false`: it was not in use.
     pub(super) fn release(&mut self, number: u32) -> bool {
         let Some((word, bit)) = self.place(number) else { return false };
-        let Some(bits) = self.words.get_mut(word) else { return false };
+        let Some(bits) = self.words.get_mut(&word) else { return false };
         let was_used = *bits & bit != 0;
         *bits &= !bit;
+        if *bits == 0 {
+            self.words.remove(&word);
+        }
+        self.used -= u32::from(was_used && self.is_searched(number));
         was_used
     }
 
-    fn place(&self, number: u32) -> Option<(usize, u64)> {
+    fn is_searched(&self, number: u32) -> bool {
+        (self.first..=self.last).contains(&number)
+    }
+
+    fn place(&self, number: u32) -> Option<(u32, u64)> {
         if number < self.low || number > self.high {
             return None;
         }
         let offset = number - self.low;
-        Some(((offset / 64) as usize, 1 << (offset % 64)))
+        Some((offset / 64, 1 << (offset % 64)))
     }
 
     fn free_between(&self, from: u32, to: u32) -> Option<u32> {
         let mut number = from;
         while number <= to {
             let (word, bit) = self.place(number)?;
-            let Some(bits) = self.words.get(word) else { return Some(number) };
+            let Some(bits) = self.words.get(&word) else { return Some(number) };
             let above = !bits & !(bit - 1);
             if above != 0 {
-                let found = self.low + word as u32 * 64 + above.trailing_zeros();
+                let found = self.low + word * 64 + above.trailing_zeros();
                 return (found <= to).then_some(found);
             }
-            number = (self.low + word as u32 * 64).checked_add(64)?;
+            number = (self.low + word * 64).checked_add(64)?;
         }
         None
     }
@@ -90,13 +108,23 @@ mod tests {
         assert!(!space.reserve(11), "in use");
         assert!(!space.reserve(201), "outside");
         assert_eq!(space.take(), Some(10));
-        assert_eq!(space.take(), Some(12));
+        assert_eq!((space.take(), space.free()), (Some(12), 1));
         assert!(space.release(10));
         assert!(!space.release(10), "freed once");
         assert_eq!(space.take(), Some(13), "the freed one is used last");
         assert_eq!(space.take(), Some(10));
-        assert_eq!(space.take(), None);
+        assert_eq!((space.take(), space.free()), (None, 0));
         assert!(space.reserve(150));
+        assert!(space.release(150) && space.release(13));
+        assert_eq!(space.free(), 1, "only those count that are searched");
+    }
+
+    #[test]
+    fn the_highest_number_costs_no_more_than_another() {
+        let mut space = NextFit::new((1, u32::MAX), (1, u32::MAX));
+        assert!(space.reserve(u32::MAX) && space.words.len() == 1);
+        assert_eq!((space.take(), space.free()), (Some(1), u64::from(u32::MAX) - 2));
+        assert!(space.release(u32::MAX) && space.release(1) && space.words.is_empty());
     }
 
     #[test]
@@ -110,6 +138,7 @@ mod tests {
 
     #[test]
     fn an_empty_search_range_gives_nothing() {
-        assert_eq!(NextFit::new((1, 10), (5, 4)).take(), None);
+        let mut space = NextFit::new((1, 10), (5, 4));
+        assert_eq!((space.take(), space.free()), (None, 0));
     }
 }

@@ -133,9 +133,10 @@ impl Allocator {
             if virtual_ips.iter().any(|vip| vip.network_id == network.id) {
                 continue;
             }
+            let all_nodes = self.nodes.len();
             let taken = self.allocated(network).and_then(|state| match state.local {
                 true => Ok(None),
-                false => state.take().map(Some),
+                false => state.take_spare(all_nodes, 0).map(Some),
             });
             let addr = match taken {
                 Ok(None) => String::new(),

@@ -1,7 +1,7 @@
 //! Subnets and the addresses in them.
 
 use super::next_fit::NextFit;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -55,11 +55,8 @@ impl Cidr {
         if self.v6 { Ipv6Addr::from(number).into() } else { Ipv4Addr::from(number as u32).into() }
     }
 
-    fn offset(self, address: IpAddr) -> Option<u32> {
-        if !self.contains(address) {
-            return None;
-        }
-        u32::try_from(number(address) - self.base).ok()
+    fn offset(self, address: IpAddr) -> Option<u128> {
+        self.contains(address).then(|| number(address) - self.base)
     }
 
     /// An address of this subnet as `10.0.1.7/24`.
@@ -152,6 +149,8 @@ impl AddressSpace {
 pub(super) struct Subnet {
     pub(super) cidr: Cidr,
     hosts: NextFit,
+    /// Addresses in use that are too far from the first to be among `hosts`, as offsets; only IPv6 has them.
+    far: BTreeSet<u128>,
 }
 
 impl Subnet {
@@ -167,19 +166,32 @@ impl Subnet {
             let offset = |number: u128| u32::try_from(number.saturating_sub(cidr.base)).unwrap_or(u32::MAX);
             (offset(range.base).max(low), offset(range.last()).min(high))
         });
-        Self { cidr, hosts: NextFit::new((low, high), range) }
+        Self { cidr, hosts: NextFit::new((low, high), range), far: BTreeSet::new() }
     }
 
     pub(super) fn take(&mut self) -> Option<IpAddr> {
         self.hosts.take().map(|offset| self.cidr.address(offset))
     }
 
+    /// How many addresses there are to be handed out.
+    pub(super) fn free(&self) -> u64 {
+        self.hosts.free()
+    }
+
     pub(super) fn reserve(&mut self, address: IpAddr) -> bool {
-        self.cidr.offset(address).is_some_and(|offset| self.hosts.reserve(offset))
+        let Some(offset) = self.cidr.offset(address) else { return false };
+        match u32::try_from(offset) {
+            Ok(offset) => self.hosts.reserve(offset),
+            Err(_) => self.far.insert(offset),
+        }
     }
 
     pub(super) fn release(&mut self, address: IpAddr) -> bool {
-        self.cidr.offset(address).is_some_and(|offset| self.hosts.release(offset))
+        let Some(offset) = self.cidr.offset(address) else { return false };
+        match u32::try_from(offset) {
+            Ok(offset) => self.hosts.release(offset),
+            Err(_) => self.far.remove(&offset),
+        }
     }
 }
 
@@ -235,5 +247,7 @@ mod tests {
         let mut subnet = Subnet::new(cidr("fd00::/64"), None);
         assert_eq!(subnet.take().unwrap().to_string(), "fd00::1");
         assert_eq!(subnet.cidr.with_mask("fd00::5".parse().unwrap()), "fd00::5/64");
+        let far = "fd00::1:0:0:5".parse().unwrap();
+        assert!(subnet.reserve(far) && !subnet.reserve(far) && subnet.release(far) && !subnet.release(far));
     }
 }

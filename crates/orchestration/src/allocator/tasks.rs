@@ -3,7 +3,9 @@
 use super::Allocator;
 use super::networks::{Held, ingress, resolve};
 use super::services::{needs_ingress, network_targets};
+use super::subnets::parse_address;
 use model::{Network, NetworkAttachment, NetworkAttachmentConfig, Task, TaskId, TaskState, Timestamp};
+use std::net::IpAddr;
 use std::sync::Arc;
 use store::{Transaction, View};
 
@@ -73,16 +75,34 @@ impl Allocator {
             }
         }
         self.hold(&task.id, addresses);
+        if task.node_id.is_some() {
+            self.place_task(&task.id);
+        }
     }
 
     fn hold(&mut self, id: &TaskId, addresses: Vec<Held>) {
+        for held in &addresses {
+            if let Some(state) = self.networks.get_mut(&held.network) {
+                state.await_node(id);
+            }
+        }
         if !addresses.is_empty() {
             self.tasks.insert(id.clone(), addresses.into_boxed_slice());
         }
     }
 
+    /// The task is on its node, which is given its own address before anything else is handed out.
+    pub(super) fn place_task(&mut self, id: &TaskId) {
+        for held in self.tasks.get(id).iter().flat_map(|held| held.iter()) {
+            if let Some(state) = self.networks.get_mut(&held.network) {
+                self.freed |= state.is_placed(id);
+            }
+        }
+    }
+
     /// Gives the task's addresses back; the second time there are none.
     pub(super) fn forget_task(&mut self, id: &TaskId) {
+        self.place_task(id);
         if let Some(addresses) = self.tasks.remove(id) {
             self.release(&addresses);
         }
@@ -98,14 +118,15 @@ impl Allocator {
         if !is_unallocated(&task) {
             return Ok(());
         }
+        // What its service waits for.
+        if let Some(why) = task.service_id.as_ref().and_then(|id| self.waiting.get(&id.clone().into())) {
+            return Err(why.clone());
+        }
         let endpoint = match &task.service_id {
             None => task.endpoint.clone(),
             Some(service) => match transaction.service(service) {
                 // Its tasks are about to be removed.
                 None => return Ok(()),
-                Some(_) if self.waiting.contains_key(&service.clone().into()) => {
-                    return Err(format!("service {service} to which the task belongs has pending allocations"));
-                }
                 // Without an endpoint of the service the task keeps the spec it was made with: it tells later what changed.
                 Some(service) => service.endpoint.clone().or_else(|| task.endpoint.clone()),
             },
@@ -130,20 +151,21 @@ impl Allocator {
 
     fn fill_attachment(&mut self, attachment: &mut NetworkAttachment, taken: &mut Vec<Held>) -> Result<(), String> {
         let network = attachment.network.as_ref().ok_or("an attachment names no network")?;
+        let all_nodes = self.nodes.len();
         let state = self.allocated(network)?;
         if state.local {
             return Ok(());
         }
         let asked: Vec<_> = attachment.addresses.drain(..).filter(|text| !text.is_empty()).collect();
-        let mut give = |result: Result<(std::net::IpAddr, String), String>| {
+        let mut give = |result: Result<(IpAddr, String), String>| {
             let (address, text) = result?;
             taken.push(Held { network: network.id.clone(), address });
             attachment.addresses.push(text);
             Ok::<(), String>(())
         };
-        if asked.is_empty() {
-            return give(state.take());
+        if !asked.iter().any(|text| parse_address(text).is_some_and(|address| address.is_ipv4())) {
+            give(state.take_spare(all_nodes, 1))?;
         }
-        asked.iter().try_for_each(|text| give(state.reserve(text)))
+        asked.iter().try_for_each(|text| give(state.reserve_spare(text, all_nodes)))
     }
 }

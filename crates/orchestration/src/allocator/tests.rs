@@ -213,7 +213,7 @@ fn a_conflicting_port_waits_until_it_is_free() {
     let why = "port '80' is already in use by service a as an ingress port";
     assert_eq!(bench.allocator.waiting_for(&ServiceId::from("b").into()), Some(why));
     assert_eq!(bench.task("t").status.state, TaskState::New);
-    assert_eq!(bench.task("t").status.err, "service b to which the task belongs has pending allocations");
+    assert_eq!(bench.task("t").status.err, why);
     assert_eq!(bench.last.deadline, Some(bench.now.plus(RETRY_INTERVAL)));
 
     let a = bench.service("a").clone();
@@ -303,29 +303,139 @@ fn the_deprecated_network_list_counts_only_without_task_networks() {
     assert_eq!((bench.vips("a"), bench.vips("b")), (vec!["10.8.0.2/24".into()], vec!["10.9.0.2/24".to_owned()]));
 }
 
-#[test]
-fn a_full_network_tells_why_and_a_stopped_task_makes_room_once() {
+/// The tasks that wait.
+fn waiting(bench: &Bench) -> Vec<String> {
+    let waiting = bench.view.tasks().filter(|it| it.status.state == TaskState::New);
+    waiting.map(|it| it.id.to_string()).collect()
+}
+
+/// A network of six addresses with this many tasks of one service; the network's gateway and the service have one each.
+fn small_network(tasks: usize) -> Bench {
     let mut bench = Bench::swarm();
     bench.put(overlay("tiny", "10.9.0.0/29"));
     bench.put(service("s", &[], &["tiny"]));
-    for n in 0..6 {
+    for n in 0..tasks {
         let mut task = task(&format!("t{n}"), "s");
         task.spec = bench_spec("tiny");
         bench.put(task);
     }
     bench.run();
-    let waiting: Vec<_> =
-        bench.view.tasks().filter(|it| it.status.state == TaskState::New).map(|it| it.id.clone()).collect();
-    assert_eq!(waiting.len(), 2, "six addresses: gateway, service, four tasks");
-    assert_eq!(bench.task(waiting[0].as_str()).status.err, "no address left in network tiny");
+    bench
+}
+
+fn place(bench: &mut Bench, task: &str, node: &str) {
+    bench.edit_task(task, |task| {
+        task.node_id = Some(node.into());
+        task.status.state = TaskState::Assigned;
+    });
+    bench.run();
+}
+
+#[test]
+fn a_full_network_tells_why_and_a_stopped_task_makes_room_once() {
+    let mut bench = small_network(6);
+    let three = waiting(&bench);
+    assert_eq!(three.len(), 3, "six addresses: gateway, service, three tasks, one for the node");
+    assert_eq!(bench.task(&three[0]).status.err, "no address left in network tiny");
+    bench.put(service("late", &[], &["tiny"]));
+    bench.put(task("of-late", "late"));
+    bench.run();
+    assert_eq!(bench.task("of-late").status.err, "no address left in network tiny", "its service waits");
+    let gone = bench.service("late").clone();
+    bench.remove(bench.task("of-late").clone());
+    bench.remove(gone);
     bench.edit_task("t0", |task| task.status.state = TaskState::Failed);
     bench.run();
-    assert_eq!(bench.view.tasks().filter(|it| it.status.state == TaskState::New).count(), 1);
+    assert_eq!(waiting(&bench).len(), 2);
     // Removing the task later must not free the address, which another has now.
     let stopped = bench.task("t0").clone();
     bench.remove(stopped);
     bench.run();
-    assert_eq!(bench.view.tasks().filter(|it| it.status.state == TaskState::New).count(), 1);
+    assert_eq!(waiting(&bench).len(), 2);
+}
+
+#[test]
+fn an_address_is_kept_for_each_node_that_tasks_may_come_to() {
+    let mut bench = small_network(0);
+    for node in ["n2", "n3"] {
+        bench.put(Node { id: node.into(), ..Default::default() });
+    }
+    for n in 0..4 {
+        bench.put(Task { spec: bench_spec("tiny"), ..task(&format!("t{n}"), "s") });
+    }
+    bench.run();
+    let waiting_now = waiting(&bench);
+    assert_eq!(waiting_now.len(), 2, "two tasks and the two nodes where they may run");
+    let running: Vec<String> = (0..4).map(|n| format!("t{n}")).filter(|it| !waiting_now.contains(it)).collect();
+    // Both come to one node: one more may run there, or on another.
+    place(&mut bench, &running[0], "n1");
+    assert_eq!((waiting(&bench).len(), bench.node_addresses("n1").len()), (2, 2));
+    place(&mut bench, &running[1], "n1");
+    let last = waiting(&bench);
+    assert_eq!(last.len(), 2, "the last address may be needed by the node that the third would come to");
+    for node in ["n2", "n3"] {
+        let node = bench.view.node(&node.into()).unwrap().clone();
+        bench.remove(node);
+    }
+    bench.run();
+    assert_eq!(waiting(&bench).len(), 1, "there is but one node, and it has its address");
+    bench.fail_over();
+    bench.run();
+    assert_eq!(waiting(&bench).len(), 1);
+}
+
+#[test]
+fn an_attachment_keeps_an_address_for_its_node_until_that_has_it() {
+    let mut bench = small_network(0);
+    let attachment = |id: &str, asked: &[&str]| {
+        let mut spec = (*bench_spec("tiny")).clone();
+        spec.networks[0].addresses = asked.iter().map(|it| (*it).to_owned()).collect();
+        let node_id = Some("n1".into());
+        let desired_state = TaskState::Running;
+        Task { id: id.into(), node_id, spec: Arc::new(spec), desired_state, ..Default::default() }
+    };
+    for (id, asked) in [("a", None), ("b", Some("10.9.0.6")), ("c", None), ("d", Some("10.9.0.5")), ("e", None)] {
+        bench.put(attachment(id, asked.as_slice()));
+        bench.run();
+    }
+    assert_eq!(waiting(&bench), ["d", "e"]);
+    assert_eq!(bench.task("d").status.err, "address 10.9.0.5 is already in use in network tiny");
+    assert_eq!(bench.task("e").status.err, "no address left in network tiny");
+    assert_eq!(bench.node_addresses("n1").len(), 2);
+    assert_eq!(bench.addresses("b"), ["10.9.0.6/29"]);
+}
+
+#[test]
+fn tasks_have_an_address_of_ipv4_whatever_else_there_is() {
+    let mut bench = Bench::swarm();
+    let mut network = overlay("v6", "fd00::/64");
+    network.spec.ipam.as_mut().unwrap().configs[0].gateway = "fd00::1".into();
+    bench.put(network);
+    let mut both = overlay("both", "fd00:1::/64");
+    let v4 = IpamConfig { subnet: "10.9.0.0/24".into(), ..Default::default() };
+    both.spec.ipam.as_mut().unwrap().configs.push(v4);
+    bench.put(both);
+    for (id, network, asked) in [("a", "v6", None), ("b", "both", None), ("c", "both", Some("fd00:1::9"))] {
+        let mut spec = (*bench_spec(network)).clone();
+        spec.networks[0].addresses = asked.into_iter().map(str::to_owned).collect();
+        bench.put(Task {
+            id: id.into(),
+            spec: Arc::new(spec),
+            desired_state: TaskState::Running,
+            ..Default::default()
+        });
+        bench.run();
+    }
+    let subnets = |bench: &Bench, id: &str| -> Vec<String> {
+        let network = bench.view.network(&id.into()).unwrap();
+        network.ipam.as_ref().unwrap().configs.iter().map(|it| it.subnet.clone()).collect()
+    };
+    assert_eq!(subnets(&bench, "v6"), ["fd00::/64", "10.0.1.0/24"]);
+    assert_eq!(bench.addresses("a"), ["10.0.1.2/24"]);
+    assert_eq!(bench.addresses("b"), ["10.9.0.2/24"]);
+    assert_eq!(bench.addresses("c"), ["10.9.0.3/24", "fd00:1::9/64"]);
+    let state = bench.view.network(&"both".into()).unwrap().driver_state.clone().unwrap();
+    assert!(!state.options[VXLAN_ID_LIST_OPTION].contains(','), "one tunnel");
 }
 
 fn bench_spec(network: &str) -> Arc<TaskSpec> {
