@@ -181,7 +181,7 @@ impl Engine {
             _ if view.removed => true,
             WaitCondition::NotRunning => !view.record.life.phase.is_running() || view.exits > exits,
             WaitCondition::NextExit => view.exits > exits,
-            WaitCondition::Removed => false,
+            WaitCondition::Removed => view.record.life.phase == Phase::Dead,
         };
         Ok(async move {
             let (life, removed) = match watch.wait_for(met).await {

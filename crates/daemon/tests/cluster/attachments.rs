@@ -253,6 +253,8 @@ fn places_outlive_the_daemon_and_are_had_again() {
     a.docker("node update --availability drain b");
     b.until("ps -q", |out| out.lines().count() == 2);
     assert_eq!(lines(a, "stays-a", "resolve stays-b"), [address(b, "stays-b", "mesh")]);
+    // A new place is given where new tasks may be, as with dockerd.
+    a.docker("node update --availability active b");
     b.docker("restart -t 1 stays-b");
     let now = [address(b, "stays-b", "mesh")];
     until("a name", || (lines(a, "stays-a", "resolve stays-b") == now).then_some(()));

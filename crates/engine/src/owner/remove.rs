@@ -38,13 +38,12 @@ impl Owner {
         match self.remove_files().await {
             Ok(()) => {}
             Err(error) => {
+                let text = format!("cannot remove container \"/{}\": {error}", self.record.name);
                 self.record.life.phase = Phase::Dead;
+                self.record.life.error.clone_from(&text);
                 self.save_or_warn(Flush::Later).await;
                 self.publish();
-                return Err(EngineError::internal(format!(
-                    "cannot remove container \"/{}\": {error}",
-                    self.record.name
-                )));
+                return Err(EngineError::internal(text));
             }
         }
         self.remove_volumes(options).await;

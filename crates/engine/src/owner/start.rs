@@ -114,7 +114,9 @@ impl Owner {
         let request = launch::network_request(&engine, &self.record);
         let rootfs = async { engine.images.mount(&self.record.id).await.map_err(EngineError::from) };
         let network = async { engine.network.create(request).await.map_err(launch::network_failed) };
-        let (rootfs, network) = tokio::try_join!(rootfs, network)?;
+        // Both end before one's failure counts: what undoes them must not meet a mount that is still on its way.
+        let (rootfs, network) = tokio::join!(rootfs, network);
+        let (rootfs, network) = (rootfs?, network?);
         self.note_networks(&network);
         self.log_networks("connect", &network);
         let exit_record = self.paths.exit();

@@ -152,6 +152,23 @@ async fn auto_remove_and_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_removal_hears_that_it_failed() {
+    let world = World::new().await;
+    let id = world.create("stuck", shell("true")).await;
+    let removed = world.engine.wait(&id, WaitCondition::Removed).await.unwrap();
+    world.hold_rootfs(&id);
+    let error = world.engine.remove(&id, RemoveOptions::default()).await.unwrap_err().to_string();
+    assert!(error.starts_with("cannot remove container \"/stuck\": "), "{error}");
+    let told = patiently(removed).await.error.expect("the removal failed");
+    assert_eq!(told.message, error);
+    let state = world.inspect(&id).await.state;
+    assert_eq!((state.status.as_str(), state.dead, state.error), ("dead", true, error));
+    world.let_go();
+    world.remove(&id).await;
+    world.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn starts_are_quick() {
     let world = World::new().await;
     world.run("warm", "sleep 1000").await;

@@ -15,7 +15,7 @@ use engine::{
     RemoveOptions, Shutdown, SizeMode, WaitCondition,
 };
 use image::{ImageStore, ProgressSender};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -282,6 +282,22 @@ impl World {
 
     pub async fn remove(&self, id: &str) {
         self.engine.remove(id, RemoveOptions { force: true, volumes: true }).await.unwrap();
+    }
+
+    /// Mounts something on its root filesystem, so that it cannot be removed.
+    pub fn hold_rootfs(&self, id: &str) {
+        let merged = self.root.path().join("data/overlay2/containers").join(id).join("merged");
+        // a removal undoes one
+        for _ in 0..2 {
+            mount(Some("held"), &merged, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        }
+    }
+
+    /// Unmounts what is mounted below its directories.
+    pub fn let_go(&self) {
+        for path in mounts_below(self.root.path()) {
+            umount2(&path, MntFlags::MNT_DETACH).unwrap();
+        }
     }
 
     /// Nothing of any container is left.
