@@ -1,17 +1,10 @@
 //! Our gossip among real dockerds: a member on a machine of its own, with the keys of a swarm that dockerds made.
 
-use std::fs;
-use std::net::{IpAddr, SocketAddr};
-use std::thread::JoinHandle;
+use std::net::SocketAddr;
 
-use gossip::Name;
-use gossip_io::{Handle, Running, Settings};
-use nix::sched::{CloneFlags, setns};
 use prost::Message;
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 
-use crate::dockerd_log::network_keys;
+use crate::gossiper::{Member, gossip_keys};
 use crate::hosts::{Host, Wire};
 use crate::support::until;
 
@@ -33,90 +26,13 @@ struct EndpointRecord {
     endpoint_ip: String,
 }
 
-/// Gossip in a machine's network: sockets belong to the namespace of the thread that makes them.
-struct Member {
-    handle: Handle,
-    runtime: Runtime,
-    end: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Member {
-    fn start(host: &Host, keys: Vec<Vec<u8>>, primary: usize) -> Self {
-        let init = fs::read_to_string(host.file("init")).expect("an init");
-        let namespace = fs::File::open(format!("/proc/{}/ns/net", init.trim())).expect("its network");
-        let advertise: IpAddr = host.address.parse().expect("an address");
-        let bind = SocketAddr::from(([0, 0, 0, 0], gossip::limits::PORT));
-        let settings = Settings { name: gossip_io::random_name(), bind, advertise, packet_bytes: 1400, keys, primary };
-        let (started, start) = std::sync::mpsc::channel();
-        let (end, ended) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).expect("its network");
-            let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let running: Running = gossip_io::start(settings).await.expect("gossip");
-                started.send(running.handle().clone()).expect("the test waits");
-                // Ended by leaving, or by the test's end.
-                if ended.await.is_ok() {
-                    running.leave().await;
-                }
-            });
-        });
-        let handle = start.recv().expect("gossip runs");
-        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        Self { handle, runtime, end: Some(end), thread: Some(thread) }
-    }
-
-    fn join(&self, host: &Host) {
-        let seed = format!("{}:{}", host.address, gossip::limits::PORT).parse().expect("an address");
-        self.runtime.block_on(self.handle.join(vec![seed])).expect("asked");
-    }
-
-    fn peers(&self) -> Vec<SocketAddr> {
-        let peers = self.runtime.block_on(self.handle.peers()).expect("peers");
-        let mut peers: Vec<_> = peers.into_iter().map(|peer| peer.address).collect();
-        peers.sort();
-        peers
-    }
-
-    fn entries(&self, network: &str, table: &str) -> Vec<(Name, gossip::Entry)> {
-        self.runtime.block_on(self.handle.entries(network, table)).expect("entries")
-    }
-
-    /// The names of the tasks that are told, sorted.
-    fn tasks(&self, network: &str) -> Vec<String> {
-        let record = |entry: gossip::Entry| EndpointRecord::decode(&*entry.value).expect("a record");
-        let entries = self.entries(network, ENDPOINTS).into_iter().map(|(_, entry)| record(entry));
-        let mut names: Vec<_> = entries.map(|it| it.name.rsplit_once('.').expect("a task").0.to_owned()).collect();
-        names.sort();
-        names
-    }
-
-    fn leave(mut self) {
-        self.end.take().expect("it runs").send(()).expect("it runs");
-        self.thread.take().expect("it runs").join().expect("no panic");
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        // Without a word the thread drops its runtime and ends.
-        drop(self.end.take());
-        if let Some(thread) = self.thread.take() {
-            thread.join().ok();
-        }
-    }
-}
-
-/// The gossip keys in order, and which of them seals: the second, as dockerd has it.
-fn gossip_keys(manager: &Host) -> (Vec<Vec<u8>>, usize) {
-    let mut keys = until("the swarm's keys", || {
-        let mut keys = network_keys(&manager.file("data/swarm"));
-        keys.retain(|key| key.subsystem == "networking:gossip");
-        (keys.len() >= 2).then_some(keys)
-    });
-    keys.sort_by_key(|key| key.lamport_time);
-    (keys.into_iter().map(|key| key.key).collect(), 1)
+/// The names of the tasks that are told, sorted.
+fn tasks(member: &Member, network: &str) -> Vec<String> {
+    let record = |entry: gossip::Entry| EndpointRecord::decode(&*entry.value).expect("a record");
+    let entries = member.entries(network, ENDPOINTS).into_iter().map(|(_, entry)| record(entry));
+    let mut names: Vec<_> = entries.map(|it| it.name.rsplit_once('.').expect("a task").0.to_owned()).collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -141,13 +57,13 @@ fn a_member_among_dockerds_sees_their_endpoints_come_and_go_and_they_see_its() {
     // The one that was joined tells of the other.
     let gossip = |host: &Host| -> SocketAddr { format!("{}:7946", host.address).parse().expect("an address") };
     until("both members", || (member.peers() == [gossip(a), gossip(b)]).then_some(()));
-    until("both tasks", || (member.tasks(&network) == ["plain.1", "plain.2"]).then_some(()));
+    until("both tasks", || (tasks(&member, &network) == ["plain.1", "plain.2"]).then_some(()));
     until("where they are", || (member.entries(&network, PEERS).len() >= 2).then_some(()));
     // Tasks come and go.
     a.docker("service scale --detach plain=4");
-    until("four tasks", || (member.tasks(&network) == ["plain.1", "plain.2", "plain.3", "plain.4"]).then_some(()));
+    until("four tasks", || (tasks(&member, &network) == ["plain.1", "plain.2", "plain.3", "plain.4"]).then_some(()));
     a.docker("service scale --detach plain=1");
-    until("one task", || (member.tasks(&network).len() == 1).then_some(()));
+    until("one task", || (tasks(&member, &network).len() == 1).then_some(()));
     // Ours come and go for them.
     let record = EndpointRecord {
         name: "ours.1.task".into(),
@@ -203,8 +119,8 @@ fn a_dockerd_that_dies_takes_its_endpoints_with_it() {
     member.join(b);
     until("both members", || (member.peers().len() == 2).then_some(()));
     member.runtime.block_on(member.handle.join_network(&network)).expect("joined");
-    until("both tasks", || (member.tasks(&network).len() == 2).then_some(()));
+    until("both tasks", || (tasks(&member, &network).len() == 2).then_some(()));
     wire.hosts[1].power_off();
     until("its member is gone", || (member.peers().len() == 1).then_some(()));
-    assert_eq!(member.tasks(&network).len(), 1);
+    assert_eq!(tasks(&member, &network).len(), 1);
 }

@@ -284,7 +284,7 @@ impl Host {
     }
 
     /// The daemon's pid in this process's namespace.
-    fn pid(&self) -> nix::unistd::Pid {
+    pub fn pid(&self) -> nix::unistd::Pid {
         // nsenter forks: the daemon is its only child.
         let holder = self.daemon.as_ref().expect("a daemon").id();
         let children = fs::read_to_string(format!("/proc/{holder}/task/{holder}/children")).expect("children");

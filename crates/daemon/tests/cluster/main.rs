@@ -7,6 +7,7 @@ mod dockerd_log;
 mod doctor;
 mod faults;
 mod gossip_peers;
+mod gossiper;
 mod hosts;
 mod load;
 mod managers;
