@@ -3,7 +3,8 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use crate::nft::{ACK, DUMP, HEADER_LEN, REQUEST, Reply, Socket, Writer, attribute};
+use crate::netlink::{ACK, DUMP, REQUEST, Reply, Writer, attribute};
+use crate::nft::{HEAD_BYTES, Head, Socket, begin};
 
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = (SUBSYSTEM << 8) | 1;
@@ -13,6 +14,7 @@ const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
 const NESTED: u16 = 0x8000;
+const HEAD: Head = Head { family: libc::AF_INET as u8, resource: 0 };
 
 /// A tracked flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +31,14 @@ pub(crate) struct Flow {
 
 fn dump(socket: &mut Socket) -> io::Result<Vec<Reply>> {
     let mut writer = Writer::default();
-    let start = writer.begin(GET, REQUEST | DUMP, 1, libc::AF_INET as u8, 0);
+    let start = begin(&mut writer, (GET, REQUEST | DUMP), 1, HEAD);
     writer.end(start);
     socket.request(&writer.bytes)
 }
 
 /// What stands behind `nfgenmsg`.
 fn attributes(reply: &Reply) -> Option<&[u8]> {
-    reply.body.get(HEADER_LEN - 16..).filter(|_| reply.kind == ENTRY)
+    reply.body.get(HEAD_BYTES..).filter(|_| reply.kind == ENTRY)
 }
 
 /// Deletes the IPv4 flows that `is_stale` picks.
@@ -47,7 +49,7 @@ pub(crate) fn delete(socket: &mut Socket, is_stale: impl Fn(&Flow) -> bool) -> i
             continue;
         }
         let mut writer = Writer::default();
-        let start = writer.begin(DELETE, REQUEST | ACK, 2, libc::AF_INET as u8, 0);
+        let start = begin(&mut writer, (DELETE, REQUEST | ACK), 2, HEAD);
         for (kind, flag) in [(TUPLE_ORIGINAL, NESTED), (ID, 0)] {
             if let Some(value) = attribute(attributes, kind) {
                 writer.bytes(kind | flag, value);

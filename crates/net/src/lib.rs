@@ -30,6 +30,7 @@ mod links;
 mod listing;
 mod mesh;
 mod net;
+mod netlink;
 mod netns;
 mod nft;
 mod open;

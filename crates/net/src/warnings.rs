@@ -3,7 +3,8 @@
 use crate::NetConfig;
 use crate::firewall::Firewall;
 use crate::legacy;
-use crate::nft::{DUMP, FORWARD, REQUEST, Socket, Writer, attribute};
+use crate::netlink::{DUMP, REQUEST, Writer, attribute};
+use crate::nft::{FORWARD, HEAD_BYTES, Head, Socket, begin};
 
 const GET_CHAINS: u16 = (10 << 8) | 4;
 /// Families whose chains see forwarded IPv4 packets: `inet` and `ip`.
@@ -69,10 +70,10 @@ fn dropping_chains(socket: &mut Socket) -> std::io::Result<Vec<DroppingChain>> {
     let mut found = Vec::new();
     for family in FAMILIES {
         let mut writer = Writer::default();
-        let start = writer.begin(GET_CHAINS, REQUEST | DUMP, 1, family, 0);
+        let start = begin(&mut writer, (GET_CHAINS, REQUEST | DUMP), 1, Head { family, resource: 0 });
         writer.end(start);
         for reply in socket.request(&writer.bytes)? {
-            found.extend(reply.body.get(4..).and_then(|attributes| read(family, attributes)));
+            found.extend(reply.body.get(HEAD_BYTES..).and_then(|attributes| read(family, attributes)));
         }
     }
     Ok(found)

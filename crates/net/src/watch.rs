@@ -10,14 +10,12 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use netlink_sys::Socket as RawSocket;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::NetError;
 use crate::net::Inner;
-use crate::nft;
+use crate::netlink::News;
 use crate::state::kernel;
 
 /// After an alarm: whoever replaces the ruleset is not done with its first step.
@@ -64,34 +62,26 @@ impl Drop for Task {
     }
 }
 
-/// The netfilter news of one namespace, raising alarms; ends with this.
+/// The news of one namespace, raising alarms; ends with this.
 #[derive(Debug)]
 pub(crate) struct Watch(#[expect(dead_code, reason = "held for its end")] Task);
 
 impl Watch {
-    /// Watches through a socket that [`nft::news`] opened in the namespace. Must be called within a runtime.
-    pub(crate) fn start(socket: RawSocket, site: Site, alarms: &Arc<Alarms>) -> io::Result<Self> {
-        let (socket, alarms) = (nft::await_news(socket)?, Arc::clone(alarms));
+    /// Watches through a socket that was opened in the namespace. Must be called within a runtime.
+    pub(crate) fn start(news: News, site: Site, alarms: &Arc<Alarms>) -> io::Result<Self> {
+        let (listener, alarms) = (news.listen()?, Arc::clone(alarms));
         let watch = async move {
-            if let Err(error) = run(&socket, || alarms.raise(&site)).await {
-                tracing::warn!(%error, ?site, "removed tables are not noticed any more");
+            loop {
+                match listener.next().await {
+                    Ok(()) => alarms.raise(&site),
+                    Err(error) => {
+                        tracing::warn!(%error, ?site, "what others remove there is not noticed any more");
+                        return;
+                    }
+                }
             }
         };
         Ok(Self(Task(tokio::spawn(watch))))
-    }
-}
-
-async fn run(socket: &AsyncFd<RawSocket>, alarm: impl Fn()) -> io::Result<()> {
-    loop {
-        let mut ready = socket.readable().await?;
-        match nft::was_table_deleted(socket.get_ref()) {
-            Ok(true) => alarm(),
-            Ok(false) => {}
-            // more news than there is room for
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => alarm(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-            Err(error) => return Err(error),
-        }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::net::Ipv4Addr;
 
 use super::expr::{Rule, SetRef, Verdict};
-use super::message::{APPEND, CREATE, REQUEST, Writer};
+use super::{Head, begin};
 use crate::Protocol;
+use crate::netlink::{APPEND, CREATE, REQUEST, Writer};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
+const BATCH_HEAD: Head = Head { family: 0, resource: SUBSYSTEM };
 /// Elements of one message: the list is one attribute, whose length is 16 bits.
 const ELEMENTS_PER_MESSAGE: usize = 400;
 /// Flags of sets.
@@ -57,7 +59,8 @@ impl Table {
     /// The request that asks for it.
     pub(super) fn question(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        let start = writer.begin((SUBSYSTEM << 8) | Op::GetTable as u16, REQUEST, 1, self.family as u8, 0);
+        let head = Head { family: self.family as u8, resource: 0 };
+        let start = begin(&mut writer, ((SUBSYSTEM << 8) | Op::GetTable as u16, REQUEST), 1, head);
         writer.text(1, &self.name);
         writer.end(start);
         writer.bytes
@@ -197,7 +200,7 @@ impl Batch {
     /// An empty transaction.
     pub(crate) fn new() -> Self {
         let mut writer = Writer::default();
-        let start = writer.begin(BATCH_BEGIN, REQUEST, 0, 0, SUBSYSTEM);
+        let start = begin(&mut writer, (BATCH_BEGIN, REQUEST), 0, BATCH_HEAD);
         writer.end(start);
         Self { writer, sequence: 0, last: start, next_set_id: 1 }
     }
@@ -210,7 +213,7 @@ impl Batch {
     /// The bytes to send, and the sequence number whose acknowledgement means success.
     pub(crate) fn finish(mut self) -> (Vec<u8>, u32) {
         self.writer.ask_ack(self.last);
-        let start = self.writer.begin(BATCH_END, REQUEST, self.sequence + 1, 0, SUBSYSTEM);
+        let start = begin(&mut self.writer, (BATCH_END, REQUEST), self.sequence + 1, BATCH_HEAD);
         self.writer.end(start);
         (self.writer.bytes, self.sequence)
     }
@@ -218,7 +221,8 @@ impl Batch {
     fn message(&mut self, op: Op, flags: u16, family: Family, fill: impl FnOnce(&mut Writer)) {
         self.sequence += 1;
         let kind = (SUBSYSTEM << 8) | op as u16;
-        let start = self.writer.begin(kind, REQUEST | flags, self.sequence, family as u8, 0);
+        let head = Head { family: family as u8, resource: 0 };
+        let start = begin(&mut self.writer, (kind, REQUEST | flags), self.sequence, head);
         fill(&mut self.writer);
         self.writer.end(start);
         self.last = start;

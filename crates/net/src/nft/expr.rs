@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::message::Writer;
+use crate::netlink::Writer;
 use crate::{Ipv4Cidr, Protocol};
 
 /// The first register; a value in it may spill into [`R2`].

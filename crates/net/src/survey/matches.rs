@@ -2,7 +2,7 @@
 
 use doctor::firewall::Step;
 
-use crate::nft::attribute;
+use crate::netlink::attribute;
 
 /// Within `xt_conntrack_mtinfo`: addresses with masks, times, protocol and ports come before.
 const CONNTRACK_FLAGS: usize = 146;
@@ -104,7 +104,7 @@ fn multiport(info: &[u8]) -> Option<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::Writer;
+    use crate::netlink::Writer;
 
     fn data(name: &str, info: &[u8]) -> Vec<u8> {
         let mut writer = Writer::default();

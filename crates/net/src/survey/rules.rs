@@ -7,7 +7,8 @@ use std::io;
 use doctor::firewall::{Base, Chain, Compare, Element, Family, Hook, Load, Rule, Ruleset, Set, Step, Verdict};
 
 use super::matches;
-use crate::nft::{DUMP, REQUEST, Reply, Socket, Writer, attribute, attributes};
+use crate::netlink::{DUMP, REQUEST, Reply, Writer, attribute, attributes};
+use crate::nft::{HEAD_BYTES, Head, Socket, begin};
 
 const GET_CHAINS: u16 = (10 << 8) | 4;
 const GET_RULES: u16 = (10 << 8) | 7;
@@ -52,7 +53,7 @@ fn dump(socket: &mut Socket, kind: u16, fill: impl FnOnce(&mut Writer)) -> io::R
 
 fn request(socket: &mut Socket, kind: u16, family: u8, fill: impl FnOnce(&mut Writer)) -> io::Result<Vec<Reply>> {
     let mut writer = Writer::default();
-    let start = writer.begin(kind, REQUEST | DUMP, 1, family, 0);
+    let start = begin(&mut writer, (kind, REQUEST | DUMP), 1, Head { family, resource: 0 });
     fill(&mut writer);
     writer.end(start);
     socket.request(&writer.bytes)
@@ -85,7 +86,7 @@ pub(super) fn be32(bytes: &[u8]) -> Option<u32> {
 
 /// The family of a reply, and its attributes.
 fn parts(reply: &Reply) -> Option<(Family, &[u8])> {
-    Some((family(*reply.body.first()?)?, reply.body.get(4..)?))
+    Some((family(*reply.body.first()?)?, reply.body.get(HEAD_BYTES..)?))
 }
 
 fn chain(reply: &Reply) -> Option<Chain> {
@@ -290,7 +291,8 @@ fn sets(socket: &mut Socket, chains: &[Chain]) -> io::Result<Sets> {
 fn elements(replies: &[Reply]) -> Option<Vec<Element>> {
     let mut found = Vec::new();
     for reply in replies {
-        let list = reply.body.get(4..).and_then(|of_set| attribute(of_set, 3)).map(attributes).unwrap_or_default();
+        let list =
+            reply.body.get(HEAD_BYTES..).and_then(|of_set| attribute(of_set, 3)).map(attributes).unwrap_or_default();
         for (_, element) in list {
             let flags = attribute(element, 3).and_then(be32).unwrap_or(0);
             if flags & CATCH_ALL != 0 || found.len() >= MAX_ELEMENTS {

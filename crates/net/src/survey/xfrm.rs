@@ -6,7 +6,7 @@ use std::io;
 use netlink_sys::Socket;
 use netlink_sys::constants::NETLINK_XFRM;
 
-use crate::nft::{ACK, REQUEST};
+use crate::netlink::{ACK, REQUEST};
 
 const NEW_ASSOCIATION: u16 = 0x10;
 const ERROR: u16 = 2;

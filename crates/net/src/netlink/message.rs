@@ -1,7 +1,5 @@
-//! Netlink messages of the netfilter subsystems: headers and nested attributes, written into one buffer.
+//! Netlink messages: headers and nested attributes, written into one buffer.
 
-/// `nlmsghdr` + `nfgenmsg`.
-pub(crate) const HEADER_LEN: usize = 20;
 const NESTED: u16 = 0x8000;
 
 /// Netlink flags.
@@ -24,15 +22,13 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Begins a message and returns its start for [`Writer::end`].
-    pub(crate) fn begin(&mut self, kind: u16, flags: u16, sequence: u32, family: u8, resource: u16) -> usize {
+    pub(crate) fn begin(&mut self, kind: u16, flags: u16, sequence: u32) -> usize {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&flags.to_ne_bytes());
         self.bytes.extend_from_slice(&sequence.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 4]);
-        self.bytes.extend_from_slice(&[family, 0]);
-        self.bytes.extend_from_slice(&resource.to_be_bytes());
         start
     }
 
@@ -138,13 +134,13 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let mut writer = Writer::default();
-        let start = writer.begin(0xa00, REQUEST, 7, 2, 0);
+        let start = writer.begin(0xa00, REQUEST, 7);
         writer.text(1, "filter");
         writer.nest(4, |w| w.be32(1, 3));
         writer.end(start);
         let read = messages(&writer.bytes);
         assert_eq!((read.len(), read[0].kind, read[0].sequence), (1, 0xa00, 7));
-        let body = &read[0].body[4..];
+        let body = read[0].body;
         assert_eq!(attribute(body, 1), Some(&b"filter\0"[..]));
         assert_eq!(attribute(attribute(body, 4).unwrap(), 1), Some(&[0, 0, 0, 3][..]));
     }
