@@ -112,10 +112,12 @@ pub enum NetError {
         owner: String,
     },
     /// The network is to be encrypted, and cannot be here.
-    #[error("network {network} is to be encrypted, which this machine cannot do; nothing of it is sent")]
+    #[error("network {network} is to be encrypted, which this machine cannot do: {reason}; nothing of it is sent")]
     NoEncryption {
         /// Network name.
         network: String,
+        /// What the machine lacks.
+        reason: String,
     },
     /// The request contradicts itself.
     #[error("{0}")]

@@ -1,10 +1,12 @@
-//! The host's nftables: four tables, whose cost for a packet does not grow with the number of ports.
+//! The host's nftables: four tables, and one more where networks are encrypted. Their cost for a packet does not grow with the
+//! number of ports.
 //!
 //! ```text
 //! <prefix>-filter   who may be forwarded to a bridge; 127.0.0.0/8 is not reachable from bridges
 //! <prefix>-ports    published ports of containers (two maps), masquerading
 //! <prefix>-ingress  published ports of services: one set, one destination, the ingress sandbox
 //! <prefix>-overlay  a tunnel takes packets only from nodes that have an endpoint on its network
+//! <prefix>-ipsec    the same for encrypted networks, whose way it is: see `ipsec`
 //! ```
 //!
 //! An accept here does not override another table's drop; `warnings` looks for such tables.
@@ -13,11 +15,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
 
+use crate::ipsec::{self, EncryptedRules};
 use crate::nft::{
     Batch, Cmp, DataType, Expr, FORWARD, Hook, INPUT, OUTPUT, POSTROUTING, PREROUTING, R1, R2, Rule, SetRef, Socket,
     Table, Value, Verdict, address_port, address_proto_port, proto_port,
 };
-use crate::overlay::Member;
+use crate::overlay::{Guard, Member};
 use crate::{Ipv4Cidr, Protocol, PublishedPort};
 
 /// A bridge as the rules see it.
@@ -59,6 +62,8 @@ pub(crate) struct HostRules {
     pub(crate) gates: BTreeSet<(u16, u32)>,
     /// Who may use them.
     pub(crate) members: BTreeSet<Member>,
+    /// Encrypted networks, if there are any.
+    pub(crate) encrypted: Option<EncryptedRules>,
 }
 
 /// The host's firewall. Without `--iptables` it takes everything and does nothing.
@@ -68,6 +73,9 @@ pub(crate) struct Firewall {
     ports: Table,
     ingress: Table,
     overlay: Table,
+    /// There while a network is encrypted.
+    ipsec: Table,
+    has_encrypted: bool,
     /// The tables have been written, and not been removed by us.
     is_up: bool,
 }
@@ -90,6 +98,8 @@ impl Firewall {
             ports: table("ports"),
             ingress: table("ingress"),
             overlay: table("overlay"),
+            ipsec: table("ipsec"),
+            has_encrypted: false,
             is_up: false,
         })
     }
@@ -107,32 +117,34 @@ impl Firewall {
     }
 
     /// Names of our tables.
-    pub(crate) fn table_names(&self) -> [&str; 4] {
-        [&self.filter.name, &self.ports.name, &self.ingress.name, &self.overlay.name]
+    pub(crate) fn table_names(&self) -> [&str; 5] {
+        self.tables().map(|table| table.name.as_str())
     }
 
     /// Writes all tables anew. At every moment one set of them counts.
     pub(crate) fn replace(&mut self, rules: &HostRules) -> io::Result<()> {
         let stand_ins = self.tables().map(Table::stand_in);
         let [first, second] =
-            [&stand_ins, &self.tables().map(Table::clone)].map(|[filter, ports, ingress, overlay]| {
+            [&stand_ins, &self.tables().map(Table::clone)].map(|[filter, ports, ingress, overlay, ipsec]| {
                 let mut batch = Batch::new();
                 write_filter(&mut batch, filter, rules);
                 write_ports(&mut batch, ports, rules);
                 write_ingress(&mut batch, ingress, rules);
                 write_overlay(&mut batch, overlay, rules);
+                write_ipsec(&mut batch, ipsec, rules);
                 batch
             });
         let Some(socket) = self.socket.as_mut() else { return Ok(()) };
-        self.is_up = true;
+        (self.is_up, self.has_encrypted) = (true, rules.encrypted.is_some());
         socket.replace(first, second, &stand_ins)
     }
 
     /// Whether all tables are there that should be, whatever is in them.
     pub(crate) fn is_whole(&mut self) -> io::Result<bool> {
+        let count = if self.has_encrypted { 5 } else { 4 };
         let tables = self.tables().map(Table::clone);
         let Some(socket) = self.socket.as_mut().filter(|_| self.is_up) else { return Ok(true) };
-        for table in &tables {
+        for table in &tables[..count] {
             if !socket.has_table(table)? {
                 return Ok(false);
             }
@@ -151,8 +163,9 @@ impl Firewall {
         self.commit(batch)
     }
 
-    fn tables(&self) -> [&Table; 4] {
-        [&self.filter, &self.ports, &self.ingress, &self.overlay]
+    /// The one that is not always there comes last.
+    fn tables(&self) -> [&Table; 5] {
+        [&self.filter, &self.ports, &self.ingress, &self.overlay, &self.ipsec]
     }
 
     /// Opens ports.
@@ -186,10 +199,14 @@ impl Firewall {
     }
 
     /// Lets nodes into tunnels, and shuts them out.
-    pub(crate) fn change_members(&mut self, added: &[Member], removed: &[Member]) -> io::Result<()> {
+    pub(crate) fn change_members(&mut self, guard: Guard, added: &[Member], removed: &[Member]) -> io::Result<()> {
+        let (table, set) = match guard {
+            Guard::Plain => (&self.overlay, MEMBERS),
+            Guard::Encrypted => (&self.ipsec, ipsec::MEMBERS),
+        };
         let mut batch = Batch::new();
-        batch.delete_elements(&self.overlay, MEMBERS, &removed.iter().map(member_key).collect::<Vec<_>>());
-        batch.add_elements(&self.overlay, MEMBERS, &keys_only(added.iter().map(member_key)));
+        batch.delete_elements(table, set, &removed.iter().map(member_key).collect::<Vec<_>>());
+        batch.add_elements(table, set, &keys_only(added.iter().map(member_key)));
         self.commit(batch)
     }
 
@@ -297,6 +314,18 @@ fn write_overlay(batch: &mut Batch, table: &Table, rules: &HostRules) {
     batch.add_elements(table, GATES, &keys_only(rules.gates.iter().map(gate_key)));
     batch.add_elements(table, MEMBERS, &keys_only(rules.members.iter().map(member_key)));
 }
+
+fn write_ipsec(batch: &mut Batch, table: &Table, rules: &HostRules) {
+    let Some(encrypted) = &rules.encrypted else {
+        // a former daemon's, or of a network that is gone
+        batch.add_table(table);
+        return batch.delete_table(table);
+    };
+    ipsec::write_rules(batch, table, encrypted);
+    batch.add_elements(table, ipsec::TUNNELS, &keys_only(encrypted.tunnels.iter().map(gate_key)));
+    batch.add_elements(table, ipsec::MEMBERS, &keys_only(encrypted.members.iter().map(member_key)));
+}
+
 fn gate_key((port, vni): &(u16, u32)) -> Vec<u8> {
     let (port, vni) = (port.to_be_bytes(), vni.to_be_bytes());
     // as loaded from a packet: the id's three bytes come first

@@ -41,7 +41,7 @@ pub(crate) struct Ingress {
 impl Ingress {
     /// Opens the sandbox with the services on disk.
     fn open(of: &Surroundings<'_>, record: IngressRecord, sandbox: &Namespace) -> Result<Self, NetError> {
-        let Surroundings { config, store, alarms } = *of;
+        let Surroundings { config, store, alarms, .. } = *of;
         let services: Vec<(String, ServiceRecord)> = store.read_all(Folder::Services)?;
         let services = services.into_iter().map(|(service_id, service)| (service_id, mesh::service(&service)));
         let kind = PublishedPorts { own: record.mesh.address.address, near: record.gateway.address.network() };

@@ -88,15 +88,43 @@ impl Links {
 
     /// Makes a bridge if it is missing, brings it up, and returns its index.
     pub(crate) async fn ensure_bridge(&self, name: &str, mac: [u8; 6], mtu: u32) -> io::Result<u32> {
+        let index = self.ensure_bridge_from(name, LinkBridge::new(name).address(mac.to_vec()).mtu(mtu).up()).await?;
+        self.set_up(index).await?;
+        Ok(index)
+    }
+
+    /// Likewise, with an index that is given and, if none is, any hardware address.
+    pub(crate) async fn ensure_numbered_bridge(
+        &self,
+        name: &str,
+        index: u32,
+        mac: Option<[u8; 6]>,
+        mtu: u32,
+    ) -> io::Result<u32> {
+        let mut message = LinkBridge::new(name).index(index).mtu(mtu).up();
+        if let Some(mac) = mac {
+            message = message.address(mac.to_vec());
+        }
+        let index = self.ensure_bridge_from(name, message).await?;
+        self.set_up(index).await?;
+        Ok(index)
+    }
+
+    async fn ensure_bridge_from(&self, name: &str, message: LinkMessageBuilder<LinkBridge>) -> io::Result<u32> {
         if self.index(name).await?.is_none() {
-            let message = LinkBridge::new(name).address(mac.to_vec()).mtu(mtu).up().build();
-            match self.handle.link().add(message).execute().await.map_err(os_error) {
+            match self.handle.link().add(message.build()).execute().await.map_err(os_error) {
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
                 result => result?,
             }
         }
-        let index = self.existing_index(name).await?;
-        self.set_up(index).await?;
+        self.existing_index(name).await
+    }
+
+    /// Makes a bridge if it is missing, and takes it down: whatever comes to its ports ends there. Returns its index.
+    pub(crate) async fn ensure_dead_bridge(&self, name: &str) -> io::Result<u32> {
+        let index = self.ensure_bridge_from(name, LinkBridge::new(name)).await?;
+        let message = LinkUnspec::new_with_index(index).down().build();
+        self.handle.link().set(message).execute().await.map_err(os_error)?;
         Ok(index)
     }
 

@@ -13,6 +13,7 @@ use crate::etc_files::{self, Hosts};
 use crate::fading::Fading;
 use crate::firewall::Firewall;
 use crate::ipam::{free_subnet, mac_of};
+use crate::ipsec::{Ipsec, Void};
 use crate::links::Links;
 use crate::netns::{self, Namespace};
 use crate::open::Surroundings;
@@ -23,8 +24,8 @@ use crate::state::{GWBRIDGE, State, kernel, new_id, now_unix_ns};
 use crate::store::{Folder, NetworkRecord, Networks, SandboxRecord, Single, Store, VirtualRecord};
 use crate::watch::{self, Alarms, Watch};
 use crate::{
-    BridgeNetworkSpec, ClientAddress, Connection, Endpoint, EtcFiles, Ipv4Cidr, Names, NetConfig, NetError,
-    NetworkInfo, OverlaySpec, Peer, PortGroup, Sandbox, SandboxMode, SandboxSpec,
+    BridgeNetworkSpec, ClientAddress, Connection, EncryptionKey, Endpoint, EtcFiles, Ipv4Cidr, Names, NetConfig,
+    NetError, NetworkInfo, OverlaySpec, Peer, PortGroup, Sandbox, SandboxMode, SandboxSpec,
 };
 
 /// The network of this machine. Cheap to clone; every method may be called from many tasks at once. Calls that change
@@ -52,9 +53,15 @@ pub(crate) struct Inner {
     /// Name servers of sandboxes.
     pub(crate) dns: Resolvers,
     /// Places where tables were removed.
-    alarms: Arc<Alarms>,
+    pub(crate) alarms: Arc<Alarms>,
     /// Notices when the host's tables are removed; `None` if there are none.
     _watch: Option<Watch>,
+    /// What the host has of IPsec.
+    pub(crate) ipsec: Arc<Ipsec>,
+    /// Where packets of encrypted networks go that are not sealed.
+    pub(crate) void: Void,
+    /// The encrypted networks' own port, once one is chosen. Held while the void is made or removed.
+    pub(crate) own_port: tokio::sync::Mutex<Option<u16>>,
     /// Answers the alarms; ends with this.
     answers: OnceLock<watch::Task>,
     node_name: String,
@@ -64,7 +71,7 @@ pub(crate) struct Inner {
 impl Inner {
     /// What the network's parts are made from.
     pub(crate) fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { config: &self.config, store: &self.store, alarms: &self.alarms }
+        Surroundings { config: &self.config, store: &self.store, alarms: &self.alarms, ipsec: &self.ipsec }
     }
 
     /// The state; the lock is never held while something is awaited.
@@ -163,10 +170,18 @@ impl Net {
     /// Makes an overlay network on this node, or changes it to `spec`. Idempotent. Containers stay when the tunnel address,
     /// the balancer's address, the name or the MTU change; when the subnets change the network is made anew without them.
     /// With [`OverlaySpec::ingress`] the ingress sandbox is made too, and another ingress network is removed; when its address
-    /// changes it is made anew, with the services it had.
+    /// changes it is made anew, with the services it had. An encrypted one is refused where it cannot be encrypted; until there
+    /// are keys nothing of it leaves the node.
     pub async fn overlay_ensure(&self, spec: OverlaySpec) -> Result<(), NetError> {
         let inner = Arc::clone(&self.inner);
         to_the_end(async move { inner.overlay_ensure(spec).await }).await
+    }
+
+    /// Replaces the swarm's keys of encrypted networks. All of them open; the second oldest seals. Nothing is lost when the
+    /// other nodes learn of a new set at other times, as long as no set is skipped.
+    pub async fn set_encryption_keys(&self, keys: Vec<EncryptionKey>) -> Result<(), NetError> {
+        let inner = Arc::clone(&self.inner);
+        to_the_end(async move { inner.set_encryption_keys(keys).await }).await
     }
 
     /// Removes an overlay network from this node, with what is attached to it. `Ok` if there is none.
@@ -336,6 +351,7 @@ pub(crate) struct Parts {
     pub(crate) state: State,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) watch: Option<Watch>,
+    pub(crate) ipsec: Arc<Ipsec>,
     pub(crate) node_name: String,
     pub(crate) warnings: Vec<String>,
 }
@@ -345,6 +361,9 @@ impl Inner {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             dns: Resolvers::new(&parts.config.table_prefix),
+            ipsec: parts.ipsec,
+            void: Void::of(&parts.config),
+            own_port: tokio::sync::Mutex::default(),
             config: parts.config,
             store: parts.store,
             links: parts.links,

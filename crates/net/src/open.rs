@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::bridges;
 use crate::ingress;
+use crate::ipsec::Ipsec;
 use crate::links::Links;
 use crate::net::{Inner, Parts, adopt_sandboxes, first_address, make_bridge, new_networks, open_firewall};
 use crate::netns::{self, Namespace};
@@ -26,6 +27,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) config: &'a NetConfig,
     pub(crate) store: &'a Store,
     pub(crate) alarms: &'a Arc<Alarms>,
+    pub(crate) ipsec: &'a Arc<Ipsec>,
 }
 
 /// See [`crate::Net::open`].
@@ -50,7 +52,10 @@ pub(crate) async fn open(config: NetConfig) -> Result<Inner, NetError> {
     let sandboxes = adopt_sandboxes(&store, &mut ports)?;
     let last_address = last_addresses(&sandboxes);
     let alarms = Arc::new(Alarms::default());
-    let of = Surroundings { config: &config, store: &store, alarms: &alarms };
+    let news = config.iptables.then(|| host.enter(nft::news).and_then(|news| Watch::start(news, Site::Host, &alarms)));
+    let watch = news.transpose().map_err(kernel("watch the firewall"))?;
+    let ipsec = Ipsec::new(host);
+    let of = Surroundings { config: &config, store: &store, alarms: &alarms, ipsec: &ipsec };
     let overlays = overlay::adopt(&of, &links).await?;
     let ingress = ingress::adopt(&of)?.filter(|ingress| overlays.contains_key(&ingress.record.network_id));
     if let Some(ingress) = &ingress {
@@ -58,15 +63,26 @@ pub(crate) async fn open(config: NetConfig) -> Result<Inner, NetError> {
     }
     let mut firewall = open_firewall(&config)?;
     let warnings = warnings::find(&config, &mut firewall);
-    let mut state =
-        State { networks, bridges, sandboxes, ports, firewall, ingress, overlays, gwbridge_index, last_address };
+    let mut state = State {
+        networks,
+        bridges,
+        sandboxes,
+        ports,
+        firewall,
+        ingress,
+        overlays,
+        gwbridge_index,
+        last_address,
+        ipsec_watch: None,
+    };
     let rules = state.host_rules(&config);
     state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
     let mut node_name = crate::state::new_id()?;
     node_name.truncate(NODE_NAME_DIGITS);
-    let news = config.iptables.then(|| host.enter(nft::news).and_then(|news| Watch::start(news, Site::Host, &alarms)));
-    let watch = news.transpose().map_err(kernel("watch the firewall"))?;
-    Ok(Inner::new(Parts { alarms, watch, config, store, links, bridge_index, state, node_name, warnings }))
+    let parts = Parts { alarms, watch, ipsec, config, store, links, bridge_index, state, node_name, warnings };
+    let inner = Inner::new(parts);
+    inner.adopt_encryption().await?;
+    Ok(inner)
 }
 
 /// Digits of a node's name among its peers.

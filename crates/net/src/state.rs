@@ -12,10 +12,12 @@ use crate::bridges::UserBridge;
 use crate::conntrack;
 use crate::firewall::{BridgeRules, Firewall, Forward, HostRules};
 use crate::ingress::Ingress;
+use crate::ipsec::Void;
 use crate::mesh::Port;
-use crate::overlay::{MemberChange, Overlay};
+use crate::overlay::{Guard, MemberChange, Overlay};
 use crate::ports::PortTable;
 use crate::store::{NearLink, Networks, SandboxRecord};
+use crate::watch::Watch;
 use crate::{Endpoint, NetConfig, NetError, Protocol};
 
 /// Name of the default network.
@@ -30,6 +32,8 @@ pub(crate) struct State {
     pub(crate) ports: PortTable,
     pub(crate) firewall: Firewall,
     pub(crate) ingress: Option<Ingress>,
+    /// Notices what others remove from IPsec; there while a network is encrypted.
+    pub(crate) ipsec_watch: Option<Watch>,
     /// The user's own bridges, by id.
     pub(crate) bridges: BTreeMap<String, UserBridge>,
     /// Overlay networks by id, the ingress network among them.
@@ -107,7 +111,7 @@ impl State {
 
     /// Changes whose packets are let into tunnels.
     pub(crate) fn change_members(&mut self, config: &NetConfig, change: &MemberChange) -> Result<(), NetError> {
-        let changed = self.firewall.change_members(&change.added, &change.removed);
+        let changed = self.firewall.change_members(change.guard, &change.added, &change.removed);
         self.heal(config, changed, "change the nodes of a network")
     }
 
@@ -128,6 +132,12 @@ impl State {
         tracing::warn!(%error, action, "our firewall tables were changed by someone else; they are written anew");
         let rules = self.host_rules(config);
         self.firewall.replace(&rules).map_err(kernel(action))
+    }
+
+    /// Writes the host's tables anew.
+    pub(crate) fn write_host(&mut self, config: &NetConfig) -> Result<(), NetError> {
+        let rules = self.host_rules(config);
+        self.firewall.replace(&rules).map_err(kernel("write the firewall"))
     }
 
     /// Writes the host's tables anew if someone has removed one, and tells whether that was so.
@@ -176,7 +186,8 @@ impl State {
         for record in self.sandboxes.values().filter(|record| record.is_ready) {
             rules.forwards.extend(forwards(record));
         }
-        for overlay in self.overlays.values() {
+        rules.encrypted = self.encrypted_rules(&Void::of(config));
+        for overlay in self.overlays.values().filter(|overlay| overlay.guard() == Guard::Plain) {
             rules.gates.extend(overlay.tunnels());
             rules.members.extend(overlay.members(overlay.peers.nodes()));
         }

@@ -139,10 +139,10 @@ fn write_way_back(batch: &mut Batch, table: &Table, prefix: &str, mesh: &TaskMes
     let device = Table { family: Family::Netdev, name: format!("{prefix}-task") };
     batch.add_table(&device);
     batch.add_base_chain(&device, "way-back", &Hook::egress(MESH_LINK));
-    let rewrite = Rule::new()
-        .with([Expr::Meta(Meta::Mark, R1)])
-        .with(in_network)
-        .with([Expr::Meta(Meta::Mark, R1), Expr::PayloadSet { base: Base::Link, offset: 2, len: 4, reg: R1 }]);
+    let rewrite = Rule::new().with([Expr::Meta(Meta::Mark, R1)]).with(in_network).with([
+        Expr::Meta(Meta::Mark, R1),
+        Expr::PayloadSet { base: Base::Link, offset: 2, len: 4, reg: R1, checksum: None },
+    ]);
     batch.add_rule(&device, "way-back", &rewrite);
 }
 

@@ -23,7 +23,10 @@ const REQUESTS_AT_ONCE: usize = 64;
 pub(crate) struct Vxlan<'a> {
     pub(crate) name: &'a str,
     pub(crate) vni: u32,
+    /// UDP port that it listens on; without an own one, also that of the other nodes.
     pub(crate) port: u16,
+    /// The port is an encrypted network's own: it sends from there as well.
+    pub(crate) is_own_port: bool,
     /// Source address of the tunnels; the route's if `None`.
     pub(crate) local: Option<Ipv4Addr>,
     pub(crate) mtu: u32,
@@ -40,11 +43,21 @@ pub(crate) enum Entry {
     Port([u8; 6]),
 }
 
+/// Where the packets of an encrypted network's tunnel are sent: the kernel's own choice would be the device's port, and a
+/// link by the routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outlet {
+    /// Index of a link of the namespace that the tunnels stand in.
+    pub(crate) link: u32,
+    /// UDP port of the other nodes.
+    pub(crate) port: u16,
+}
+
 /// What the kernel has of a tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entries {
     pub(crate) neighbours: BTreeMap<Ipv4Addr, [u8; 6]>,
-    pub(crate) nodes: BTreeMap<[u8; 6], Ipv4Addr>,
+    pub(crate) nodes: BTreeMap<[u8; 6], (Ipv4Addr, Option<Outlet>)>,
     /// Hardware addresses that the bridge has behind the device.
     pub(crate) ports: Vec<[u8; 6]>,
 }
@@ -64,6 +77,10 @@ impl Links {
             .setns_by_fd(namespace.fd().as_raw_fd());
         if let Some(local) = vxlan.local {
             message = message.local(local);
+        }
+        if vxlan.is_own_port {
+            // the end of the range is not in it
+            message = message.port_range(vxlan.port, vxlan.port + 1);
         }
         self.handle.link().add(message.build()).execute().await.map_err(os_error)
     }
@@ -100,9 +117,9 @@ impl Links {
         self.handle.link().set(message).execute().await.map_err(os_error)
     }
 
-    /// Writes entries of device `index`, replacing what there is of the same key.
-    pub(crate) async fn add_entries(&self, entries: Vec<(u32, Entry)>) -> io::Result<()> {
-        let requests = stream::iter(entries).map(|(index, entry)| self.add_entry(index, entry));
+    /// Writes entries of device `index`, replacing what there is of the same key. `outlet` is that of the network.
+    pub(crate) async fn add_entries(&self, entries: Vec<(u32, Entry)>, outlet: Option<Outlet>) -> io::Result<()> {
+        let requests = stream::iter(entries).map(|(index, entry)| self.add_entry(index, entry, outlet));
         requests.buffer_unordered(REQUESTS_AT_ONCE).try_collect().await
     }
 
@@ -112,12 +129,18 @@ impl Links {
         requests.buffer_unordered(REQUESTS_AT_ONCE).try_collect().await
     }
 
-    async fn add_entry(&self, index: u32, entry: Entry) -> io::Result<()> {
+    async fn add_entry(&self, index: u32, entry: Entry, outlet: Option<Outlet>) -> io::Result<()> {
         let neighbours = self.handle.neighbours();
         let request = match entry {
             Entry::Neighbour(address, mac) => neighbours.add(index, IpAddr::V4(address)).link_layer_address(&mac),
             Entry::Node(mac, vtep) => {
-                neighbours.add_bridge(index, &mac).destination(IpAddr::V4(vtep)).flags(NeighbourFlags::Own)
+                let request = neighbours.add_bridge(index, &mac).destination(IpAddr::V4(vtep));
+                let mut request = request.flags(NeighbourFlags::Own);
+                if let Some(Outlet { link, port }) = outlet {
+                    let attributes = [NeighbourAttribute::Port(port), NeighbourAttribute::IfIndex(link)];
+                    request.message_mut().attributes.extend(attributes);
+                }
+                request
             }
             Entry::Port(mac) => {
                 neighbours.add_bridge(index, &mac).state(NeighbourState::Noarp).flags(NeighbourFlags::Controller)
@@ -185,8 +208,10 @@ impl Links {
     }
 }
 
+const NO_OUTLET: Outlet = Outlet { link: 0, port: 0 };
+
 fn read_entry(entries: &mut Entries, message: &NeighbourMessage) {
-    let (mut mac, mut address) = (None, None);
+    let (mut mac, mut address, mut outlet) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
@@ -195,6 +220,8 @@ fn read_entry(entries: &mut Entries, message: &NeighbourMessage) {
             NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
                 address = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from);
             }
+            NeighbourAttribute::IfIndex(link) => outlet.get_or_insert(NO_OUTLET).link = *link,
+            NeighbourAttribute::Port(port) => outlet.get_or_insert(NO_OUTLET).port = *port,
             _ => {}
         }
     }
@@ -203,7 +230,7 @@ fn read_entry(entries: &mut Entries, message: &NeighbourMessage) {
     match (message.header.family, address) {
         (AddressFamily::Inet, Some(address)) if is_permanent => drop(entries.neighbours.insert(address, mac)),
         // whatever its state: nothing is learned here
-        (AddressFamily::Bridge, Some(vtep)) => drop(entries.nodes.insert(mac, vtep)),
+        (AddressFamily::Bridge, Some(vtep)) => drop(entries.nodes.insert(mac, (vtep, outlet))),
         (AddressFamily::Bridge, None) if message.header.state == NeighbourState::Noarp => entries.ports.push(mac),
         _ => {}
     }

@@ -1,4 +1,5 @@
-//! Noticing that someone removed our tables: a firewall's start script begins with `nft flush ruleset`.
+//! Noticing that someone removed our tables: a firewall's start script begins with `nft flush ruleset`, and an IKE daemon may
+//! end by clearing all of IPsec.
 //!
 //! ```text
 //! kernel ── a table is deleted ──► Watch, one a namespace ──► Alarms ──► a while later: are ours there? else write them
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::NetError;
+use crate::ipsec::Synced;
 use crate::net::Inner;
 use crate::netlink::News;
 use crate::state::kernel;
@@ -23,18 +25,20 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Tables are looked at no more often than this, however often someone removes them.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where tables of ours stand that are watched.
+/// Where something of ours stands that is watched.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Site {
-    /// In the host's namespace.
+    /// Tables in the host's namespace.
     Host,
     /// In the ingress sandbox.
     Ingress,
     /// In the balancer of a network, by its id.
     Balancer(String),
+    /// States and policies of the host's namespace.
+    Ipsec,
 }
 
-/// Places where a table was deleted.
+/// Places where something was deleted.
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
     sites: Mutex<BTreeSet<Site>>,
@@ -93,6 +97,10 @@ pub(crate) fn answer(alarms: Arc<Alarms>, inner: Weak<Inner>) -> Task {
             tokio::time::sleep(SETTLE).await;
             for site in alarms.take() {
                 let Some(inner) = inner.upgrade() else { return };
+                if site == Site::Ipsec {
+                    inner.restore_ipsec().await;
+                    continue;
+                }
                 match inner.restore(&site) {
                     Ok(false) => {}
                     Ok(true) => tracing::warn!(?site, "someone removed our nftables tables; they are written anew"),
@@ -105,12 +113,24 @@ pub(crate) fn answer(alarms: Arc<Alarms>, inner: Weak<Inner>) -> Task {
 }
 
 impl Inner {
+    /// Writes states and policies anew that are gone or worn.
+    async fn restore_ipsec(&self) {
+        match self.sync_ipsec().await {
+            Ok(Synced { written: 0, .. }) => {}
+            Ok(Synced { written, .. }) => {
+                tracing::warn!(written, "states or policies of IPsec were removed, or worn; they are written anew");
+            }
+            Err(error) => tracing::error!(%error, "states and policies of IPsec cannot be written anew"),
+        }
+    }
+
     /// Writes the tables of a site anew if they are gone, and tells whether they were.
     fn restore(&self, site: &Site) -> Result<bool, NetError> {
         let mut state = self.state();
         let state = &mut *state;
         let (mesh, vips) = match site {
             Site::Host => return state.restore_host(&self.config),
+            Site::Ipsec => (None, None),
             Site::Ingress => (state.ingress.as_mut().map(|ingress| &mut ingress.mesh), None),
             Site::Balancer(id) => {
                 let overlay = state.overlays.get_mut(id);

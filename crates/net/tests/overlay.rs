@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use net::{Connection, OverlayEndpointSpec, OverlaySpec, SandboxMode, SandboxSpec};
 use support::cluster::{Cluster, Node, cluster};
-use support::{Ns, Server, container, greet, overlay_spec, ping};
+use support::{Ns, Server, container, greet, overlay_spec, ping, vxlan_datagram};
 
 const ONE: [u8; 4] = [10, 0, 1, 5];
 const TWO: [u8; 4] = [10, 0, 1, 6];
@@ -99,22 +99,6 @@ fn packets_of_strangers_are_dropped() {
         send(&cluster.nodes[1]);
         assert!(!heard());
     });
-}
-
-/// A VXLAN packet with a datagram for port 7000 of `to`, from an address and a hardware address that nobody has.
-fn vxlan_datagram(vni: u32, to: [u8; 4]) -> Vec<u8> {
-    let mut packet = vec![8, 0, 0, 0];
-    packet.extend_from_slice(&(vni << 8).to_be_bytes());
-    packet.extend_from_slice(&[0x02, 0x42, to[0], to[1], to[2], to[3]]);
-    packet.extend_from_slice(&[0x02, 0x42, 10, 0, 1, 99, 8, 0]);
-    let mut ip = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 1, 99, to[0], to[1], to[2], to[3]];
-    let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    let folded = !((sum & 0xffff) + (sum >> 16)) as u16;
-    ip[10..12].copy_from_slice(&folded.to_be_bytes());
-    packet.extend(ip);
-    packet.extend_from_slice(&[0x13, 0x88, 0x1b, 0x58, 0, 12, 0, 0]);
-    packet.extend_from_slice(b"here");
-    packet
 }
 
 #[test]
@@ -252,10 +236,51 @@ fn an_id_that_another_device_has_is_told() {
         let twin = OverlaySpec { network_id: "othernetworkid00000000001".to_owned(), name: "other".to_owned(), ..spec };
         let error = node.call(|net| async move { net.overlay_ensure(twin).await }).unwrap_err().to_string();
         assert!(error.ends_with("VXLAN id 4097 on UDP port 4789 belongs to network web"), "{error}");
-        let encrypted = OverlaySpec { encrypted: true, ..overlay_spec("secret", 3) };
-        let error = node.call(|net| async move { net.overlay_ensure(encrypted).await }).unwrap_err().to_string();
-        assert!(error.contains("network secret is to be encrypted"), "{error}");
         assert_eq!(node.net.overlays().len(), 1);
+    });
+}
+
+/// Whether this kernel has ESP with dockerd's algorithm.
+fn has_esp(ns: &Ns) -> bool {
+    ns.run(|| {
+        let state = "src 127.0.0.1 dst 127.0.0.2 proto esp spi 0x999";
+        let aead = "aead rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1001020304 64";
+        let run = |words: String| std::process::Command::new("ip").args(words.split(' ')).output().unwrap().status;
+        let is_there = run(format!("xfrm state add {state} {aead}")).success();
+        assert_eq!(run(format!("xfrm state delete {state}")).success(), is_there);
+        is_there
+    })
+}
+
+#[test]
+fn a_network_that_cannot_be_encrypted_is_not_made() {
+    cluster(1, |cluster| {
+        let node = &cluster.nodes[0];
+        let ensure = |spec: &OverlaySpec| {
+            let spec = spec.clone();
+            node.call(|net| async move { net.overlay_ensure(spec).await }).map_err(|error| error.to_string())
+        };
+        let secret = OverlaySpec { encrypted: true, vtep: Some(node.address), ..overlay_spec("secret", 3) };
+        // one that ends at this machine has nothing to encrypt
+        assert_eq!(ensure(&OverlaySpec { vtep: None, ..secret.clone() }), Ok(()));
+        let strange = OverlaySpec { vtep: Some([192, 0, 2, 77].into()), ..secret.clone() };
+        let head = "network secret is to be encrypted, which this machine cannot do: ";
+        let text = format!("{head}its tunnel address 192.0.2.77 is on none of its links; nothing of it is sent");
+        assert_eq!(ensure(&strange), Err(text));
+        let made = ensure(&secret);
+        if has_esp(&node.host) {
+            assert_eq!(made, Ok(()));
+        } else {
+            let error = made.unwrap_err();
+            let is_clear = error.starts_with(&format!("{head}its kernel has no ESP with AES-GCM ("));
+            assert!(is_clear && error.ends_with("; nothing of it is sent"), "{error}");
+            // nothing of it is there, and nothing is said that is not so
+            let links = node.network_ns(&secret).output("ip", &["-br", "link"]);
+            assert!(!links.contains("vx-") && !links.contains("no-"), "{links}");
+            assert!(!node.host.output("ip", &["-br", "link"]).contains("void"));
+            assert!(!node.host.output("nft", &["list", "tables"]).contains("ipsec"));
+            assert_eq!(node.host.output("ip", &["xfrm", "policy"]), "");
+        }
     });
 }
 

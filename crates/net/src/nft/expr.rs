@@ -48,6 +48,7 @@ pub(crate) enum Meta {
     IifName = 6,
     OifName = 7,
     L4Proto = 16,
+    PacketType = 19,
 }
 
 /// Keys of `ct`.
@@ -90,18 +91,56 @@ pub(crate) enum Expr {
     MetaSet(Meta, u32),
     Ct(Ct, u32),
     CtSet(Ct, u32),
-    Payload { base: Base, offset: u32, len: u32, reg: u32 },
-    PayloadSet { base: Base, offset: u32, len: u32, reg: u32 },
+    Payload {
+        base: Base,
+        offset: u32,
+        len: u32,
+        reg: u32,
+    },
+    /// With the offset of the checksum to set right, within the same header.
+    PayloadSet {
+        base: Base,
+        offset: u32,
+        len: u32,
+        reg: u32,
+        checksum: Option<u32>,
+    },
     Cmp(Cmp, u32, Vec<u8>),
-    Bitwise { reg: u32, mask: [u8; 4] },
-    Lookup { set: SetRef, reg: u32, into: Option<u32> },
-    Dnat { address: u32, port: Option<u32> },
-    Snat { address: u32 },
-    SnatPort { port: u32 },
+    Bitwise {
+        reg: u32,
+        mask: [u8; 4],
+    },
+    Lookup {
+        set: SetRef,
+        reg: u32,
+        into: Option<u32>,
+    },
+    Dnat {
+        address: u32,
+        port: Option<u32>,
+    },
+    Snat {
+        address: u32,
+    },
+    SnatPort {
+        port: u32,
+    },
     Masquerade,
-    Redirect { port: u32 },
-    NumgenInc { modulus: u32, reg: u32 },
+    Redirect {
+        port: u32,
+    },
+    NumgenInc {
+        modulus: u32,
+        reg: u32,
+    },
     FibDaddrType(u32),
+    /// Request id of the IPsec state that the packet came out of, the first being 0; no match if there is none.
+    OpenedBy {
+        place: u32,
+        reg: u32,
+    },
+    /// 1 if the packet's way leads through IPsec, else 0.
+    WillBeSealed(u32),
     Immediate(u32, Vec<u8>),
     Counter,
     Verdict(Verdict),
@@ -122,6 +161,8 @@ impl Expr {
             Self::Redirect { .. } => "redir",
             Self::NumgenInc { .. } => "numgen",
             Self::FibDaddrType(_) => "fib",
+            Self::OpenedBy { .. } => "xfrm",
+            Self::WillBeSealed(_) => "rt",
             Self::Counter => "counter",
             Self::Immediate(..) | Self::Verdict(_) => "immediate",
         };
@@ -140,8 +181,9 @@ impl Expr {
             Self::Payload { base, offset, len, reg } => {
                 numbers(w, &[(1, *reg), (2, *base as u32), (3, *offset), (4, *len)]);
             }
-            Self::PayloadSet { base, offset, len, reg } => {
-                numbers(w, &[(5, *reg), (2, *base as u32), (3, *offset), (4, *len), (6, 0), (7, 0)]);
+            Self::PayloadSet { base, offset, len, reg, checksum } => {
+                let (kind, at) = checksum.map_or((0, 0), |at| (CHECKSUM_INET, at));
+                numbers(w, &[(5, *reg), (2, *base as u32), (3, *offset), (4, *len), (6, kind), (7, at)]);
             }
             Self::Cmp(op, reg, value) => {
                 numbers(w, &[(1, *reg), (2, *op as u32)]);
@@ -177,6 +219,12 @@ impl Expr {
             Self::NumgenInc { modulus, reg } => numbers(w, &[(1, *reg), (2, *modulus), (3, 0), (4, 0)]),
             // RESULT_ADDRTYPE of the destination
             Self::FibDaddrType(reg) => numbers(w, &[(3, 2), (2, 3), (1, *reg)]),
+            Self::OpenedBy { place, reg } => {
+                numbers(w, &[(1, *reg), (2, XFRM_REQUEST_ID)]);
+                w.bytes(3, &[XFRM_IN]);
+                w.be32(4, *place);
+            }
+            Self::WillBeSealed(reg) => numbers(w, &[(1, *reg), (2, RT_XFRM)]),
             Self::Immediate(reg, value) => {
                 w.be32(1, *reg);
                 w.nest(2, |w| w.bytes(1, value));
@@ -190,6 +238,10 @@ impl Expr {
 }
 
 const NAT_PROTO_SPECIFIED: u32 = 2;
+const CHECKSUM_INET: u32 = 1;
+const XFRM_REQUEST_ID: u32 = 5;
+const XFRM_IN: u8 = 0;
+const RT_XFRM: u32 = 4;
 /// `RTN_LOCAL`.
 const TYPE_LOCAL: u32 = 2;
 /// Bits of `ct state`: established and related.
@@ -341,6 +393,11 @@ impl Rule {
     /// Ends with a verdict.
     pub(crate) fn verdict(self, verdict: Verdict) -> Self {
         self.push([Expr::Verdict(verdict)])
+    }
+
+    /// Gives the packet a mark.
+    pub(crate) fn mark(self, mark: u32) -> Self {
+        self.push([Expr::Immediate(R1, mark.to_ne_bytes().to_vec()), Expr::MetaSet(Meta::Mark, R1)])
     }
 
     /// Ends with masquerading.

@@ -56,7 +56,7 @@ fn records(store: &Store, network_id: &str) -> Result<Vec<VirtualRecord>, NetErr
 impl Balancer {
     /// Opens a balancer whose namespace and link are there, with the services on disk.
     async fn open(of: &Surroundings<'_>, overlay: &OverlayRecord, namespace: &Namespace) -> Result<Self, NetError> {
-        let Surroundings { config, store, alarms } = *of;
+        let Surroundings { config, store, alarms, .. } = *of;
         let links = Links::open_in(namespace).map_err(kernel("open a route netlink socket"))?;
         let index = links.existing_index(LINK).await.map_err(kernel("find a balancer's link"))?;
         let own = overlay.spec.lb_address.ok_or_else(|| no_address(&overlay.spec))?;

@@ -23,6 +23,9 @@ pub(crate) struct Device {
     pub(crate) vxlan: Option<u32>,
 }
 
+/// The bridge that stays down, in an encrypted network's namespace.
+const SINK: &str = "sink";
+
 /// Where devices are made.
 pub(crate) struct Site<'a> {
     /// Socket in the host's namespace: there the tunnels stand.
@@ -31,6 +34,8 @@ pub(crate) struct Site<'a> {
     pub(crate) namespace: &'a Namespace,
     /// … and the socket in it.
     pub(crate) links: &'a Links,
+    /// The number of the void's link.
+    pub(crate) void: u32,
 }
 
 impl OverlayRecord {
@@ -48,6 +53,11 @@ impl OverlayRecord {
     pub(super) fn vxlan_name(&self, subnet: usize) -> String {
         format!("vx-{:06x}-{}", self.spec.subnets[subnet].vni, self.short_id())
     }
+
+    /// The device that has an encrypted network's place on the wire.
+    fn plug_name(&self, subnet: usize) -> String {
+        format!("no-{:06x}-{}", self.spec.subnets[subnet].vni, self.short_id())
+    }
 }
 
 /// Makes what is missing. The second value says whether anything was.
@@ -57,18 +67,44 @@ pub(super) async fn ensure(site: &Site<'_>, record: &OverlayRecord) -> Result<(V
         let name = record.bridge_name(at);
         let found = site.links.index(&name).await.map_err(kernel("find a network's bridge"))?;
         is_new |= found.is_none();
-        let bridge = site.links.ensure_bridge(&name, mac_of(subnet.gateway), record.mtu).await;
+        let mac = mac_of(subnet.gateway);
+        let bridge = match at {
+            0 if record.spec.encrypted => {
+                site.links.ensure_numbered_bridge(&name, site.void, Some(mac), record.mtu).await
+            }
+            _ => site.links.ensure_bridge(&name, mac, record.mtu).await,
+        };
         let bridge = bridge.map_err(kernel(format!("make bridge {name}")))?;
         site.links.set_mtu(bridge, record.mtu).await.map_err(kernel(format!("set the MTU of {name}")))?;
         let gateway = Ipv4Cidr::new(subnet.gateway, subnet.subnet.prefix);
         site.links.add_address(bridge, gateway).await.map_err(kernel(format!("set the address of {name}")))?;
         let vxlan = match record.spec.vtep {
-            Some(_) if subnet.vni != 0 => Some(ensure_vxlan(site, record, at, bridge, &mut is_new).await?),
+            Some(_) if subnet.vni != 0 => {
+                if record.encryption.is_some() {
+                    ensure_plug(site, record, at).await?;
+                }
+                Some(ensure_vxlan(site, record, at, bridge, &mut is_new).await?)
+            }
             _ => None,
         };
         devices.push(Device { bridge, vxlan });
     }
     Ok((devices, is_new))
+}
+
+/// Makes the device that takes what comes for an encrypted network by the port on the wire, and lets it end. It holds the
+/// port, too: without anybody there, the kernel would answer with an error that quotes the packet, which may have been opened.
+async fn ensure_plug(site: &Site<'_>, record: &OverlayRecord, at: usize) -> Result<(), NetError> {
+    let (name, spec) = (record.plug_name(at), &record.spec);
+    let action = || kernel(format!("make VXLAN device {name}"));
+    let sink = site.links.ensure_dead_bridge(SINK).await.map_err(kernel(format!("make bridge {SINK}")))?;
+    if site.links.index(&name).await.map_err(action())?.is_none() {
+        let (vni, port) = (spec.subnets[at].vni, spec.data_path_port);
+        let plug = Vxlan { name: &name, vni, port, is_own_port: false, local: record.local, mtu: record.mtu };
+        add_vxlan(site, spec, &plug).await?;
+    }
+    let index = site.links.existing_index(&name).await.map_err(action())?;
+    site.links.start_vxlan(index, sink).await.map_err(action())
 }
 
 async fn ensure_vxlan(
@@ -86,7 +122,10 @@ async fn ensure_vxlan(
         Some(index) => index,
         None => {
             *is_new = true;
-            let vxlan = Vxlan { name: &name, vni, port: spec.data_path_port, local: record.local, mtu: record.mtu };
+            let own_port = record.encryption.map(|encryption| encryption.own_port);
+            let port = own_port.unwrap_or(spec.data_path_port);
+            let (is_own_port, local, mtu) = (own_port.is_some(), record.local, record.mtu);
+            let vxlan = Vxlan { name: &name, vni, port, is_own_port, local, mtu };
             add_vxlan(site, spec, &vxlan).await?;
             site.links.existing_index(&name).await.map_err(action())?
         }
@@ -122,6 +161,7 @@ pub(super) async fn remove_tunnels(links: &Links, record: &OverlayRecord) -> io:
     for (at, subnet) in record.spec.subnets.iter().enumerate() {
         if subnet.vni != 0 {
             links.remove(&record.vxlan_name(at)).await?;
+            links.remove(&record.plug_name(at)).await?;
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use super::devices::{self, Site};
 use super::peers::{MemberChange, Peers};
 use super::spec::check_network_id;
-use super::{Overlay, OverlayRecord, OverlaySpec, Peer};
+use super::{Guard, Member, Overlay, OverlayRecord, OverlaySpec, Peer};
 use crate::links::Links;
 use crate::net::Inner;
 use crate::netns::{self, Namespace};
@@ -17,6 +17,10 @@ use crate::{NetConfig, NetError};
 
 /// What VXLAN adds to a packet.
 const VXLAN_BYTES: u32 = 50;
+/// What ESP adds: index, number, nonce, two bytes of trailer, check value; dockerd's sum.
+const ESP_BYTES: u32 = 26;
+/// ESP fills up to a multiple of this.
+const ESP_BLOCK: u32 = 4;
 
 /// Turns: one change of a network, or of a container's connections, at a time.
 #[derive(Default)]
@@ -46,9 +50,6 @@ impl Inner {
     /// See [`crate::Net::overlay_ensure`].
     pub(crate) async fn overlay_ensure(&self, spec: OverlaySpec) -> Result<(), NetError> {
         spec.check()?;
-        if spec.encrypted {
-            return Err(NetError::NoEncryption { network: spec.name });
-        }
         if spec.ingress {
             let other = self.state().ingress_id().filter(|id| *id != spec.network_id);
             if let Some(other) = other {
@@ -112,16 +113,12 @@ impl Inner {
             None => None,
         };
         let mtu = match spec.mtu {
-            0 => underlay.unwrap_or(self.config.mtu).saturating_sub(VXLAN_BYTES),
+            0 => largest(underlay.unwrap_or(self.config.mtu), spec.encrypted),
             mtu => mtu,
         };
-        Ok(OverlayRecord {
-            created_unix_ns,
-            mtu,
-            local: spec.vtep.filter(|_| underlay.is_some()),
-            balancer: None,
-            spec,
-        })
+        let local = spec.vtep.filter(|_| underlay.is_some());
+        let encryption = self.encryption_of(&spec, local.is_some()).await?;
+        Ok(OverlayRecord { created_unix_ns, mtu, local, encryption, balancer: None, spec })
     }
 
     async fn make_overlay(&self, spec: OverlaySpec) -> Result<(), NetError> {
@@ -151,11 +148,15 @@ impl Inner {
         let network_id = record.spec.network_id.clone();
         {
             let mut state = self.state();
-            let gates = overlay.tunnels();
+            let (guard, gates) = (overlay.guard(), overlay.tunnels());
             state.overlays.insert(network_id.clone(), overlay);
-            state.change_gates(&self.config, &gates, &[])?;
+            match guard {
+                Guard::Plain => state.change_gates(&self.config, &gates, &[])?,
+                Guard::Encrypted => state.write_host(&self.config).map_err(|error| refused(&record, &error))?,
+            }
         }
-        let site = Site { host: &self.links, namespace, links: &links };
+        self.open_encryption(&record).await?;
+        let site = Site { host: &self.links, namespace, links: &links, void: self.void.index };
         let (devices, _) = devices::ensure(&site, &record).await?;
         if let Some(overlay) = self.state().overlays.get_mut(&network_id) {
             overlay.devices = devices;
@@ -183,20 +184,9 @@ impl Inner {
         if tunnel_shape(&old) != tunnel_shape(&record) {
             devices::remove_tunnels(&links, &old).await.map_err(kernel("remove a network's tunnels"))?;
         }
-        let own_vtep = record.spec.vtep;
-        {
-            let mut state = self.state();
-            let overlay = state.overlays.get_mut(&network_id);
-            let overlay = overlay.ok_or_else(|| NetError::NoNetwork(network_id.clone()))?;
-            let closed = overlay.tunnels();
-            overlay.record = record.clone();
-            // those of a node that this one turns out to be
-            let own: Vec<_> = overlay.peers.all().filter(|peer| Some(peer.vtep) == own_vtep).copied().collect();
-            overlay.peers.change(&record.spec, &[], &own);
-            let (opened, members) = (overlay.tunnels(), overlay.members(overlay.peers.nodes()));
-            state.change_members(&self.config, &MemberChange { added: Vec::new(), removed: nodes })?;
-            state.change_gates(&self.config, &opened, &closed)?;
-            state.change_members(&self.config, &MemberChange { added: members, removed: Vec::new() })?;
+        self.exchange_record(&record, nodes)?;
+        if record.encryption.is_none() {
+            self.close_encryption(&old).await?;
         }
         self.mend_overlay(&network_id).await?;
         if !record.spec.ingress || before.lb_address == record.spec.lb_address {
@@ -204,6 +194,25 @@ impl Inner {
         }
         self.remove_ingress()?;
         self.make_ingress(&record).await
+    }
+
+    /// Gives a network another record, and its tunnels' guards what follows from that. `nodes` were let in before.
+    fn exchange_record(&self, record: &OverlayRecord, nodes: Vec<Member>) -> Result<(), NetError> {
+        let mut state = self.state();
+        let overlay = state.overlays.get_mut(&record.spec.network_id);
+        let overlay = overlay.ok_or_else(|| NetError::NoNetwork(record.spec.network_id.clone()))?;
+        let (before, closed) = (overlay.guard(), overlay.tunnels());
+        overlay.record = record.clone();
+        // those of a node that this one turns out to be
+        let own: Vec<_> = overlay.peers.all().filter(|peer| Some(peer.vtep) == record.spec.vtep).copied().collect();
+        overlay.peers.change(&record.spec, &[], &own);
+        let (guard, opened, members) = (overlay.guard(), overlay.tunnels(), overlay.members(overlay.peers.nodes()));
+        if (before, guard) != (Guard::Plain, Guard::Plain) {
+            return state.write_host(&self.config);
+        }
+        state.change_members(&self.config, &MemberChange { guard, added: Vec::new(), removed: nodes })?;
+        state.change_gates(&self.config, &opened, &closed)?;
+        state.change_members(&self.config, &MemberChange { guard, added: members, removed: Vec::new() })
     }
 
     /// Removes a network and its services.
@@ -230,12 +239,18 @@ impl Inner {
         }
         {
             let mut state = self.state();
-            if let Some(overlay) = state.overlays.remove(network_id) {
-                let members = overlay.members(overlay.peers.nodes());
-                state.change_members(&self.config, &MemberChange { added: Vec::new(), removed: members })?;
-                state.change_gates(&self.config, &[], &overlay.tunnels())?;
+            match state.overlays.remove(network_id) {
+                Some(overlay) if overlay.guard() == Guard::Plain => {
+                    let members = overlay.members(overlay.peers.nodes());
+                    let gone = MemberChange { guard: Guard::Plain, added: Vec::new(), removed: members };
+                    state.change_members(&self.config, &gone)?;
+                    state.change_gates(&self.config, &[], &overlay.tunnels())?;
+                }
+                Some(_) => state.write_host(&self.config)?,
+                None => {}
             }
         }
+        self.close_encryption(&record).await?;
         let path = network_path(&self.config, network_id);
         netns::remove(&path).map_err(|source| NetError::File { path, source })?;
         self.store.remove_record(Folder::Overlays, network_id)
@@ -263,14 +278,30 @@ impl Inner {
     }
 }
 
+/// The largest packet that fits into those of the underlay, as dockerd counts it.
+fn largest(underlay: u32, encrypted: bool) -> u32 {
+    let mtu = underlay.saturating_sub(VXLAN_BYTES);
+    if !encrypted {
+        return mtu;
+    }
+    let mtu = mtu.saturating_sub(ESP_BYTES);
+    mtu - mtu % ESP_BLOCK
+}
+
+/// The rules of encrypted networks need more of the kernel than others.
+fn refused(record: &OverlayRecord, error: &NetError) -> NetError {
+    let reason = format!("its kernel does not take the rules for that ({error})");
+    NetError::NoEncryption { network: record.spec.name.clone(), reason }
+}
+
 /// Whether containers may stay where they are when one becomes the other.
 fn is_same_shape(before: &OverlaySpec, spec: &OverlaySpec) -> bool {
-    (&before.subnets, before.ingress) == (&spec.subnets, spec.ingress)
+    (&before.subnets, before.ingress, before.encrypted) == (&spec.subnets, spec.ingress, spec.encrypted)
 }
 
 /// What a tunnel is made with: the kernel changes none of it afterwards.
 fn tunnel_shape(record: &OverlayRecord) -> impl PartialEq {
-    (record.spec.vtep, record.spec.data_path_port, record.mtu, record.local)
+    (record.spec.vtep, record.spec.data_path_port, record.mtu, record.local, record.encryption)
 }
 
 /// Makes and pins a namespace with settings, and a socket in it.

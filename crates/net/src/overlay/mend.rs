@@ -10,13 +10,14 @@ use super::peers::Peers;
 use super::{Overlay, OverlayRecord, Peer};
 use crate::NetError;
 use crate::ipam::parse_mac;
+use crate::ipsec::Void;
 use crate::links::Links;
 use crate::net::Inner;
 use crate::netns::Namespace;
 use crate::open::Surroundings;
 use crate::state::{State, kernel};
 use crate::store::{Folder, Place};
-use crate::vxlan::{Entries, Entry};
+use crate::vxlan::{Entries, Entry, Outlet};
 
 /// Finds the networks that a former daemon left. One whose namespace is gone is not among them.
 pub(crate) async fn adopt(of: &Surroundings<'_>, host: &Links) -> Result<BTreeMap<String, Overlay>, NetError> {
@@ -30,12 +31,16 @@ pub(crate) async fn adopt(of: &Surroundings<'_>, host: &Links) -> Result<BTreeMa
             continue;
         };
         let links = Links::open_in(&namespace).map_err(kernel("open a route netlink socket"))?;
-        let site = Site { host, namespace: &namespace, links: &links };
+        lock(of, &record)?;
+        let site = Site { host, namespace: &namespace, links: &links, void: Void::of(config).index };
         let mut ensured = devices::ensure(&site, &record).await;
         if let Err(error @ NetError::VniInUse { .. }) = &ensured {
             // Its containers have each other, and clients have them, also without tunnels.
             tracing::warn!(%error, network = record.spec.name, "a network ends at this machine");
-            (record.spec.vtep, record.local) = (None, None);
+            // those that could be had would be without a guard
+            let removed = devices::remove_tunnels(&links, &record).await;
+            removed.map_err(kernel("remove a network's tunnels"))?;
+            (record.spec.vtep, record.local, record.encryption) = (None, None, None);
             ensured = devices::ensure(&site, &record).await;
         }
         let devices = match ensured {
@@ -58,11 +63,18 @@ pub(crate) async fn adopt(of: &Surroundings<'_>, host: &Links) -> Result<BTreeMa
     Ok(overlays)
 }
 
+/// Before a device of an encrypted network is made anew; the rest follows when all networks are known.
+fn lock(of: &Surroundings<'_>, record: &OverlayRecord) -> Result<(), NetError> {
+    let Some(encryption) = record.encryption else { return Ok(()) };
+    let locked = of.ipsec.lock(encryption.own_port, record.spec.data_path_port);
+    locked.map_err(kernel("lock an encrypted network"))
+}
+
 /// The peers that entries stand for.
 fn peers_of(entries: &Entries) -> Vec<Peer> {
     let known = entries.neighbours.iter();
     known
-        .filter_map(|(address, mac)| Some(Peer { address: *address, mac: *mac, vtep: *entries.nodes.get(mac)? }))
+        .filter_map(|(address, mac)| Some(Peer { address: *address, mac: *mac, vtep: entries.nodes.get(mac)?.0 }))
         .collect()
 }
 
@@ -120,7 +132,8 @@ impl Inner {
             let overlay = state.overlay(network_id)?;
             (overlay.record.clone(), Arc::clone(&overlay.links))
         };
-        let site = Site { host: &self.links, namespace: &namespace, links: &links };
+        self.open_encryption(&record).await?;
+        let site = Site { host: &self.links, namespace: &namespace, links: &links, void: self.void.index };
         let (devices, is_new) = devices::ensure(&site, &record).await?;
         let (ends, wanted) = {
             let mut state = self.state();
@@ -143,9 +156,11 @@ impl Inner {
             }
         }
         let found = links.entries().await.map_err(kernel("read a network's entries"))?;
-        let (missing, strange) = difference(&wanted, &found, devices.iter().filter_map(|device| device.vxlan));
+        let outlet = record.outlet();
+        let tunnels = devices.iter().filter_map(|device| device.vxlan);
+        let (missing, strange) = difference(&wanted, &found, tunnels, outlet);
         links.remove_entries(strange).await.map_err(kernel("remove a network's entries"))?;
-        links.add_entries(missing).await.map_err(kernel("write a network's entries"))?;
+        links.add_entries(missing, outlet).await.map_err(kernel("write a network's entries"))?;
         let lacks_ingress = record.spec.ingress && self.state().ingress.is_none();
         if lacks_ingress {
             self.remove_ingress()?;
@@ -157,33 +172,38 @@ impl Inner {
 
 type OnDevices = Vec<(u32, Entry)>;
 
-/// Entries to write, and entries to remove, so that the devices have what is wanted.
+/// Entries to write, and entries to remove, so that the devices have what is wanted. What leads to a node by another outlet
+/// is wrong.
 fn difference(
     wanted: &[(u32, Entry)],
     found: &BTreeMap<u32, Entries>,
     devices: impl Iterator<Item = u32>,
+    outlet: Option<Outlet>,
 ) -> (OnDevices, OnDevices) {
     let key = |entry: &(u32, Entry)| match entry {
         (index, Entry::Neighbour(address, _)) => (*index, 0u8, address.octets().to_vec()),
         (index, Entry::Node(mac, _)) => (*index, 1, mac.to_vec()),
         (index, Entry::Port(mac)) => (*index, 2, mac.to_vec()),
     };
-    let mut have = OnDevices::new();
+    let mut have = Vec::new();
     for index in devices {
         let Some(entries) = found.get(&index) else { continue };
-        have.extend(entries.neighbours.iter().map(|(address, mac)| (index, Entry::Neighbour(*address, *mac))));
-        have.extend(entries.nodes.iter().map(|(mac, vtep)| (index, Entry::Node(*mac, *vtep))));
-        have.extend(entries.ports.iter().map(|mac| (index, Entry::Port(*mac))));
+        let neighbours = entries.neighbours.iter().map(|(address, mac)| (Entry::Neighbour(*address, *mac), true));
+        let nodes = entries.nodes.iter().map(|(mac, (vtep, found))| (Entry::Node(*mac, *vtep), *found == outlet));
+        let ports = entries.ports.iter().map(|mac| (Entry::Port(*mac), true));
+        have.extend(neighbours.chain(nodes).chain(ports).map(|(entry, is_right)| ((index, entry), is_right)));
     }
     let wanted_by_key: BTreeMap<_, _> = wanted.iter().map(|entry| (key(entry), *entry)).collect();
-    let have_by_key: BTreeMap<_, _> = have.iter().map(|entry| (key(entry), *entry)).collect();
-    let missing = wanted_by_key.iter().filter(|(key, entry)| have_by_key.get(*key) != Some(entry));
+    let have_by_key: BTreeMap<_, _> = have.iter().map(|found| (key(&found.0), *found)).collect();
+    let missing = wanted_by_key.iter().filter(|(key, entry)| have_by_key.get(*key) != Some(&(**entry, true)));
     let strange = have_by_key.iter().filter(|(key, _)| !wanted_by_key.contains_key(*key));
-    (missing.map(|(_, entry)| *entry).collect(), strange.map(|(_, entry)| *entry).collect())
+    (missing.map(|(_, entry)| *entry).collect(), strange.map(|(_, (entry, _))| *entry).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -192,13 +212,29 @@ mod tests {
         let (address, node) = ([10, 0, 1, 5].into(), [192, 0, 2, 2].into());
         let entries = Entries {
             neighbours: [(address, mac)].into(),
-            nodes: [(mac, [192, 0, 2, 9].into()), (other, node)].into(),
+            nodes: [(mac, ([192, 0, 2, 9].into(), None)), (other, (node, None))].into(),
             ports: vec![mac],
         };
         let wanted = [(7, Entry::Neighbour(address, mac)), (7, Entry::Node(mac, node)), (7, Entry::Port(mac))];
         let found = [(7, entries), (8, Entries { ports: vec![other], ..Entries::default() })].into();
-        let (missing, strange) = difference(&wanted, &found, [7].into_iter());
+        let (missing, strange) = difference(&wanted, &found, [7].into_iter(), None);
         assert_eq!(missing, [(7, Entry::Node(mac, node))]);
         assert_eq!(strange, [(7, Entry::Node(other, node))]);
+    }
+
+    #[test]
+    fn a_way_past_the_outlet_is_wrong() {
+        let (mac, node) = ([2, 0x42, 10, 0, 1, 5], Ipv4Addr::new(192, 0, 2, 2));
+        let outlet = Outlet { link: 77, port: 4789 };
+        let wanted = [(7, Entry::Node(mac, node))];
+        let check = |found: Option<Outlet>, expected: &[(u32, Entry)]| {
+            let entries = Entries { nodes: [(mac, (node, found))].into(), ..Entries::default() };
+            let (missing, strange) = difference(&wanted, &[(7, entries)].into(), [7].into_iter(), Some(outlet));
+            assert_eq!((missing.as_slice(), strange.as_slice()), (expected, [].as_slice()), "{found:?}");
+        };
+        check(Some(outlet), &[]);
+        check(None, &wanted);
+        check(Some(Outlet { link: 0, ..outlet }), &wanted);
+        check(Some(Outlet { port: 0, ..outlet }), &wanted);
     }
 }

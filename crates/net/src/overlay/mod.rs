@@ -7,11 +7,14 @@
 //!                                            │           └ veth… ── lb_<network> or ingress_sbox: this node's balancer
 //!                                            └ answers ARP for endpoints elsewhere; knows their nodes
 //! ```
+//! With encryption there is no direct way between `eth0` and the tunnel, in neither direction: see `ipsec`.
+//!
 //! Nothing is learned from traffic: bridge and tunnel have entries for the endpoints that the caller names, and for no other.
 //! The kernel's entries are the only record of the peers; a new daemon reads them back.
 
 mod balancer;
 mod devices;
+mod encryption;
 mod endpoints;
 mod ensure;
 mod mend;
@@ -26,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use balancer::{Balancer, balancer_path};
 pub(crate) use devices::Device;
+pub(crate) use encryption::Encryption;
 pub(crate) use endpoints::plan;
 pub(crate) use ensure::{Turns, make_namespace, network_path};
 pub(crate) use mend::adopt;
@@ -45,6 +49,9 @@ pub(crate) struct OverlayRecord {
     pub(crate) mtu: u32,
     /// Source address of the tunnels; `None` if the own tunnel address is none of this machine's (behind a translation).
     pub(crate) local: Option<Ipv4Addr>,
+    /// Of an encrypted network that has tunnels.
+    #[serde(default)]
+    pub(crate) encryption: Option<Encryption>,
     /// This node's balancer, if one is made.
     #[serde(default)]
     pub(crate) balancer: Option<BalancerRecord>,
@@ -62,11 +69,24 @@ pub(crate) struct Overlay {
     pub(crate) balancer: Option<Balancer>,
 }
 
+/// Which table guards tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// That of networks whose packets travel as they are.
+    Plain,
+    Encrypted,
+}
+
 /// A node whose packets are let through, and a network's tunnel: UDP port, VXLAN id, and the node's address.
 pub(crate) type Member = (u16, u32, Ipv4Addr);
 
 impl Overlay {
-    /// Port and VXLAN id of each tunnel.
+    /// The table that guards its tunnels.
+    pub(crate) fn guard(&self) -> Guard {
+        if self.record.encryption.is_some() { Guard::Encrypted } else { Guard::Plain }
+    }
+
+    /// Port on the wire and VXLAN id of each tunnel.
     pub(crate) fn tunnels(&self) -> Vec<(u16, u32)> {
         let spec = &self.record.spec;
         if spec.vtep.is_none() {

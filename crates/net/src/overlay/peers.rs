@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::spec::{OverlaySpec, Peer};
 use crate::net::Inner;
 use crate::vxlan::Entry;
-use crate::{NetError, overlay::Member};
+use crate::{NetError, overlay::Guard, overlay::Member};
 
 /// Endpoints of one network on other nodes.
 pub(crate) const PEERS_MAX: usize = 1 << 16;
@@ -149,8 +149,9 @@ impl Peers {
 }
 
 /// Changes of the nodes whose packets are let through.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemberChange {
+    pub(crate) guard: Guard,
     pub(crate) added: Vec<Member>,
     pub(crate) removed: Vec<Member>,
 }
@@ -183,7 +184,7 @@ impl Inner {
 
     /// The caller has the network's turn.
     pub(super) async fn apply_peers(&self, network_id: &str, added: &[Peer], removed: &[Peer]) -> Result<(), NetError> {
-        let (links, gone, new, leaving) = {
+        let (links, outlet, gone, new, joining, leaving) = {
             let mut state = self.state();
             let own = state.own_macs(network_id);
             let overlay = state.overlays.get_mut(network_id);
@@ -196,20 +197,26 @@ impl Inner {
             let change = overlay.peers.change(&overlay.record.spec, added, removed);
             let gone = overlay.on_devices(&change.removed, &BTreeSet::new());
             let new = overlay.on_devices(&change.added, &own);
-            let joining = MemberChange { added: overlay.members(&change.nodes_added), removed: Vec::new() };
-            let leaving = MemberChange { added: Vec::new(), removed: overlay.members(&change.nodes_removed) };
+            let (guard, outlet) = (overlay.guard(), overlay.record.outlet());
+            let joining = MemberChange { guard, added: overlay.members(&change.nodes_added), removed: Vec::new() };
+            let leaving = MemberChange { guard, added: Vec::new(), removed: overlay.members(&change.nodes_removed) };
             let links = Arc::clone(&overlay.links);
             // before anything is sent there, and until nothing is any more
             state.change_members(&self.config, &joining)?;
-            (links, gone, new, leaving)
+            (links, outlet, gone, new, joining, leaving)
+        };
+        // a failure leaves nodes out of reach, and the rest as it should be
+        let sealed = match outlet {
+            Some(_) if !(joining.added.is_empty() && leaving.removed.is_empty()) => self.sync_ipsec().await.map(drop),
+            _ => Ok(()),
         };
         let write = async {
             links.remove_entries(gone).await?;
-            links.add_entries(new).await
+            links.add_entries(new, outlet).await
         };
         let written = write.await;
         self.state().change_members(&self.config, &leaving)?;
-        let Err(error) = written else { return Ok(()) };
+        let Err(error) = written else { return sealed };
         // a device may be gone: it is made anew, with everything that belongs to it
         tracing::warn!(%error, network_id, "a network's entries could not be written; it is mended");
         self.mend_overlay(network_id).await

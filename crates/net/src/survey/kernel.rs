@@ -5,7 +5,7 @@ use std::io;
 
 use doctor::{ClockState, Conntrack, Feature, Features, KernelSettings};
 
-use super::xfrm;
+use crate::ipsec;
 use crate::links::{BridgePort, Links, Veth};
 use crate::netns::Namespace;
 use crate::nft::{Batch, DataType, Hook, PREROUTING, Socket, Table};
@@ -45,10 +45,11 @@ pub(super) async fn features() -> Features {
         }
         Err(_) => Feature::Unknown,
     };
-    let vxlan = Vxlan { name: "try-vxlan", vni: 1, port: crate::DATA_PATH_PORT, local: None, mtu: 1450 };
+    let port = crate::DATA_PATH_PORT;
+    let vxlan = Vxlan { name: "try-vxlan", vni: 1, port, is_own_port: false, local: None, mtu: 1450 };
     let vxlan = tried(links.add_vxlan(&vxlan, &namespace).await);
     let nf_tables = tried(namespace.enter(try_tables));
-    let esp = tried(namespace.enter(xfrm::try_esp));
+    let esp = tried(namespace.enter(ipsec::try_esp));
     Features { bridge: tried(bridge.map(drop)), veth, vxlan, nf_tables, esp }
 }
 

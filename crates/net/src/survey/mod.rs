@@ -7,7 +7,6 @@ mod kernel;
 mod links;
 mod matches;
 mod rules;
-mod xfrm;
 
 use doctor::firewall::Rules;
 use doctor::{Conntrack, Host, LegacyPolicies, Own};
@@ -23,7 +22,8 @@ const SWARM_PORTS: [u16; 2] = [2377, 7946];
 
 /// What a daemon with these settings makes here.
 pub fn own_names(config: &NetConfig) -> Own {
-    let tables = ["filter", "ports", "ingress", "overlay"].map(|what| format!("{}-{what}", config.table_prefix));
+    let tables =
+        ["filter", "ports", "ingress", "overlay", "ipsec"].map(|what| format!("{}-{what}", config.table_prefix));
     let stand_ins = tables.iter().map(|table| format!("{table}-stand-in")).collect::<Vec<_>>();
     Own {
         tables: tables.into_iter().chain(stand_ins).collect(),

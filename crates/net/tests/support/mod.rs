@@ -349,3 +349,22 @@ pub fn ping_within(ns: &Ns, address: Ipv4Addr, limit: Duration) -> bool {
         false
     })
 }
+
+/// Port that [`vxlan_datagram`] is for.
+pub const VXLAN_INNER_PORT: u16 = 7000;
+
+/// A VXLAN packet with a datagram for a port of `to`, from an address and a hardware address that nobody has.
+pub fn vxlan_datagram(vni: u32, to: [u8; 4]) -> Vec<u8> {
+    let mut packet = vec![8, 0, 0, 0];
+    packet.extend_from_slice(&(vni << 8).to_be_bytes());
+    packet.extend_from_slice(&[0x02, 0x42, to[0], to[1], to[2], to[3]]);
+    packet.extend_from_slice(&[0x02, 0x42, 10, 0, 1, 99, 8, 0]);
+    let mut ip = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 1, 99, to[0], to[1], to[2], to[3]];
+    let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let folded = !((sum & 0xffff) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&folded.to_be_bytes());
+    packet.extend(ip);
+    packet.extend_from_slice(&[0x13, 0x88, (VXLAN_INNER_PORT >> 8) as u8, VXLAN_INNER_PORT as u8, 0, 12, 0, 0]);
+    packet.extend_from_slice(b"here");
+    packet
+}
