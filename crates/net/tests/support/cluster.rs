@@ -115,6 +115,20 @@ impl Node {
         self.net = self.run(Net::open(config(self.root.path()))).unwrap();
     }
 
+    /// Runs `test` while the daemon can do nothing, as if it were dead.
+    pub fn frozen<T>(&self, test: impl FnOnce() -> T) -> T {
+        let ((release, released), (sender, receiver)) = (mpsc::channel::<()>(), mpsc::channel());
+        self.runtime.spawn(async move {
+            sender.send(()).unwrap();
+            // on purpose without awaiting: it is the machine's only thread
+            let _ = released.recv();
+        });
+        receiver.recv().unwrap();
+        let result = test();
+        drop(release);
+        result
+    }
+
     /// This machine's balancer address on a network.
     pub fn balancer(&self, spec: &OverlaySpec) -> Ipv4Addr {
         let [a, b, c, _] = spec.subnets[0].gateway.octets();

@@ -17,6 +17,7 @@ use net::{Backend, DATA_PATH_PORT, IngressPort, Net, NetConfig, OverlaySpec, Ove
 use nix::sched::{CloneFlags, setns, unshare};
 
 pub mod cluster;
+pub mod wire;
 
 pub const HOST_ADDRESS: &str = "192.0.2.1";
 pub const CLIENT_ADDRESS: &str = "192.0.2.100";
