@@ -48,7 +48,11 @@ impl Controller for AttachmentController {
     }
 
     async fn prepare(&self) -> Result<(), ControllerError> {
-        self.shared.make_networks(&self.task).await
+        let made = self.shared.make_networks(&self.task).await;
+        if let Err(ControllerError::Fatal(reason)) = &made {
+            self.shared.attachments.refuse(&self.task, reason);
+        }
+        made
     }
 
     async fn start(&self) -> Result<(), ControllerError> {

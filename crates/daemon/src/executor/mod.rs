@@ -24,7 +24,8 @@ use net::Net;
 use node::SwarmNode;
 
 use crate::checkup::Doctor;
-use crate::overlay::{Attachments, Exchange, Gossiping, ShownNetworks, container_of};
+use crate::errors::chain;
+use crate::overlay::{Attachments, Exchange, Gossiping, HoldError, ShownNetworks, container_of};
 use attachment::AttachmentController;
 use controller::TaskController;
 use pull::Puller;
@@ -60,10 +61,16 @@ impl Shared {
             return Err(ControllerError::Temporary(text.to_owned()));
         }
         for network in &networks {
-            self.exchange.prepare(network, task.id.as_str()).await.map_err(ControllerError::Temporary)?;
+            self.exchange.prepare(network, task.id.as_str()).await.map_err(|error| not_made(&error))?;
         }
         Ok(())
     }
+}
+
+/// A task whose network cannot be had here is rejected, so that the managers try another machine.
+fn not_made(error: &HoldError) -> ControllerError {
+    let text = chain(error);
+    if error.is_final() { ControllerError::Fatal(text) } else { ControllerError::Temporary(text) }
 }
 
 /// The executor.
@@ -114,6 +121,7 @@ impl TaskExecutor {
         self.retain(BTreeSet::new()).await;
         self.shared.gossiping.leave().await;
         self.shared.exchange.forget().await;
+        crate::overlay::forget_keys(&self.shared.net).await;
     }
 }
 
@@ -124,11 +132,13 @@ impl Executor for TaskExecutor {
     }
 
     async fn configure(&self, node: Arc<Node>) -> Result<(), ExecutorError> {
-        self.shared.exchange.configure(&node).await.map_err(ExecutorError)
+        self.shared.exchange.configure(&node).await.map_err(|error| ExecutorError(chain(&error)))
     }
 
     async fn set_network(&self, part: NetworkPart) -> Result<(), ExecutorError> {
         self.shared.exchange.set_addresses(part.addresses).await;
+        // before the gossip tells of nodes
+        crate::overlay::set_keys(&self.shared.net, &part.keys).await;
         self.shared.gossiping.set(part).await;
         Ok(())
     }

@@ -44,6 +44,8 @@ struct Table {
     /// How often each container is asked for now.
     asking: BTreeMap<String, usize>,
     places: BTreeMap<TaskId, Place>,
+    /// Places that cannot be had on this machine, with their containers and why; gone with who asks.
+    refused: BTreeMap<TaskId, (String, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -138,15 +140,20 @@ impl Attachments {
         };
         let mut table = self.0.table.subscribe();
         // What the wait gives back locks the table.
-        let is_offered = timeout_at(deadline, table.wait_for(|table| table.places.contains_key(&id))).await.is_ok();
+        let is_decided = |table: &Table| table.places.contains_key(&id) || table.refused.contains_key(&id);
+        let is_offered = timeout_at(deadline, table.wait_for(is_decided)).await.is_ok();
         if is_offered && let Some(task) = self.take(&id) {
             return Ok(task);
         }
+        let refusal = self.take_refusal(&id);
         tokio::spawn(async move {
             if let Err(error) = node.detach_network(&id).await {
                 tracing::warn!(attachment = %id, %error, "a place on a network that came too late is not given back");
             }
         });
+        if let Some(reason) = refusal {
+            return Err(failed(&reason));
+        }
         Err(NetworkError::failed(
             "attaching to network failed, make sure your network options are correct and check manager logs: context \
              deadline exceeded",
@@ -162,6 +169,22 @@ impl Attachments {
             }
         });
         taken
+    }
+
+    fn take_refusal(&self, id: &TaskId) -> Option<String> {
+        let mut taken = None;
+        self.0.table.send_modify(|table| taken = table.refused.remove(id));
+        taken.map(|(_, reason)| reason)
+    }
+
+    /// The network of a place cannot be had on this machine. Kept for whoever asks for it now.
+    pub(crate) fn refuse(&self, task: &Task, reason: &str) {
+        let Some(container) = container_of(task) else { return };
+        self.0.table.send_modify(|table| {
+            if table.asking.contains_key(container) {
+                table.refused.insert(task.id.clone(), (container.to_owned(), reason.to_owned()));
+            }
+        });
     }
 
     /// The manager has given a place.
@@ -274,6 +297,7 @@ impl Drop for Asking<'_> {
                 *count -= 1;
                 if *count == 0 {
                     table.asking.remove(self.container);
+                    table.refused.retain(|_, (container, _)| container != self.container);
                 }
             }
         });
@@ -322,6 +346,20 @@ mod tests {
         assert!(attachments.take(&"t".into()).is_none(), "too late");
         attachments.hold(&task("adopted", "c", "n"));
         assert!(!is_left(&attachments, "adopted") && attachments.forget(&"adopted".into()));
+    }
+
+    #[test]
+    fn a_refusal_is_for_who_asks() {
+        let attachments = Attachments::new();
+        attachments.refuse(&task("t", "c", "n"), "early");
+        let asking = Asking::new(&attachments, "c");
+        assert_eq!(attachments.take_refusal(&"t".into()), None);
+        for id in ["t", "u"] {
+            attachments.refuse(&task(id, "c", "n"), "no way");
+        }
+        assert_eq!(attachments.take_refusal(&"t".into()).as_deref(), Some("no way"));
+        drop(asking);
+        assert!(attachments.0.table.borrow().refused.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

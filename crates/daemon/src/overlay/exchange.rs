@@ -52,6 +52,24 @@ struct Shared {
     gossip: watch::Sender<Option<Handle>>,
 }
 
+/// Why a network could not be made here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HoldError {
+    /// What the managers say of it makes no network.
+    #[error("{0}")]
+    Unusable(String),
+    /// The kernel, or what is made of it, says no.
+    #[error(transparent)]
+    Net(#[from] NetError),
+}
+
+impl HoldError {
+    /// Whether another try on this machine would end alike.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Net(NetError::NoEncryption { .. }))
+    }
+}
+
 #[derive(Default)]
 struct State {
     addresses: Option<NodeAddresses>,
@@ -210,9 +228,11 @@ impl Exchange {
         self.0.state.lock().await
     }
 
-    /// Takes the node as the managers have it. The ingress network is made at once, others when a task needs them.
-    pub(crate) async fn configure(&self, node: &Node) -> Result<(), String> {
+    /// Takes the node as the managers have it. The ingress network is made at once, others when a task needs them. One that
+    /// cannot be made is in no other's way.
+    pub(crate) async fn configure(&self, node: &Node) -> Result<(), HoldError> {
         let mut state = self.lock().await;
+        let mut failed = Ok(());
         state.data_path = DataPath::new(state.addresses, node.vxlan_udp_port);
         let mut seen = BTreeSet::new();
         for attachment in node.attachments.iter().chain(node.attachment.as_ref()) {
@@ -226,7 +246,8 @@ impl Exchange {
                 state.balancers.insert(id.clone(), balancer);
             }
             if network.spec.ingress || state.held.contains_key(&id) {
-                self.hold(&mut state, network).await?;
+                let held = self.hold(&mut state, network).await;
+                failed = failed.and(held);
             }
         }
         let gone: Vec<String> = state.balancers.keys().filter(|id| !seen.contains(*id)).cloned().collect();
@@ -238,11 +259,11 @@ impl Exchange {
             }
         }
         self.0.attached.send_replace(seen);
-        Ok(())
+        failed
     }
 
     /// Makes a network for a task that will be on it.
-    pub(crate) async fn prepare(&self, network: &Network, task: &str) -> Result<(), String> {
+    pub(crate) async fn prepare(&self, network: &Network, task: &str) -> Result<(), HoldError> {
         let mut state = self.lock().await;
         self.hold(&mut state, network).await?;
         state.held.entry(network.id.to_string()).or_default().holders.insert(task.to_owned());
@@ -264,13 +285,13 @@ impl Exchange {
     }
 
     /// Makes the network, or changes it to what it should be, and comes into its gossip.
-    async fn hold(&self, state: &mut State, network: &Network) -> Result<(), String> {
+    async fn hold(&self, state: &mut State, network: &Network) -> Result<(), HoldError> {
         let id = network.id.to_string();
         let balancer = state.balancers.get(&id).map(|balancer| balancer.address.address);
-        let spec = overlay_spec(network, balancer, state.data_path)?;
+        let spec = overlay_spec(network, balancer, state.data_path).map_err(HoldError::Unusable)?;
         let ended_here = state.held.get(&id).is_some_and(|held| held.ends_here);
         let alone = state.gossip.is_none();
-        let ends_here = self.make(spec, alone, ended_here).await.map_err(|error| chain(&error))?;
+        let ends_here = self.make(spec, alone, ended_here).await?;
         let is_new = !state.held.contains_key(&id);
         let held = state.held.entry(id.clone()).or_default();
         (held.is_ingress, held.ends_here) = (network.spec.ingress, ends_here);
@@ -306,7 +327,7 @@ impl Exchange {
         for id in ending {
             let Some(network) = state.balancers.get(&id).map(|balancer| balancer.network.clone()) else { continue };
             if let Err(error) = self.hold(state, &network).await {
-                tracing::error!(network = id, error, "a network could not be made");
+                tracing::error!(network = id, error = chain(&error), "a network could not be made");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! This node on the swarm's network: it gossips with the others, and makes links, names and services of what they tell.
 
 mod attachments;
+mod encryption;
 mod exchange;
 mod feed;
 mod gossiping;
@@ -13,7 +14,8 @@ mod withdrawal;
 mod words;
 
 pub(crate) use attachments::{Attachments, container_of, network_of};
-pub(crate) use exchange::Exchange;
+pub(crate) use encryption::{forget_keys, set_keys};
+pub(crate) use exchange::{Exchange, HoldError};
 pub(crate) use gossiping::Gossiping;
 pub(crate) use notices::tell;
 pub(crate) use shown::ShownNetworks;

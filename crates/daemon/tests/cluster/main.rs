@@ -5,6 +5,7 @@
 mod attachments;
 mod dockerd_log;
 mod doctor;
+mod encrypted;
 mod faults;
 mod gossip_peers;
 mod gossiper;
