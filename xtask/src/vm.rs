@@ -2,7 +2,8 @@
 //! that develop and test Skep may not have. Emulated (TCG), so it needs no virtualization of the host; slow, so it stands
 //! outside `./check`. Everything of it lies in `target/vm`; it changes nothing else but installing missing packages.
 //!
-//! The machine is started twice on one disk: the first run ends by a power cut, the second finds the swarm again.
+//! The machine is started three times on one disk: the first run ends by a power cut, the second finds the swarm again, the
+//! third is about encrypted networks, whose tests need a kernel with ESP.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{vm_disk, vm_machine};
 
 /// How to call it.
-pub(crate) const USAGE: &str = "cargo xtask vm [--debug | --binary PATH] [--tiny] [--own-cli]";
+pub(crate) const USAGE: &str = "cargo xtask vm [--debug | --binary PATH] [--tiny] [--own-cli] [--only PHASE]";
 
 /// Debian packages that the host needs: the emulator, a shell for the machine, what goes onto its disk, and what makes the disk.
 const PACKAGES: &[&str] = &[
@@ -21,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "e2fsprogs",
     "nftables",
+    "iproute2",
     "wget",
     "binutils",
     "libc-bin",
@@ -34,6 +36,8 @@ pub(crate) struct Options {
     profile: &'static str,
     /// Skep, where it is built already.
     binary: Option<PathBuf>,
+    /// The one phase to run; all if `None`.
+    only: Option<String>,
     /// The image of the service: a folder of `examples/`.
     pub(crate) example: &'static str,
     /// The client in the machine: the docker CLI of the host, if there is one; else Skep's own.
@@ -61,10 +65,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         Some(binary) => binary.clone(),
         None => build(&places, options.profile)?,
     };
-    let machine = vm_disk::build(&places, &options, &skep)?;
+    let tests = build_tests(&places)?;
+    let machine = vm_disk::build(&places, &options, &vm_disk::Built { skep, tests })?;
     println!("vm: client is {}", options.docker.as_deref().unwrap_or(Path::new("skep")).display());
     let mut failed = 0;
-    for phase in vm_machine::PHASES {
+    let is_asked_for = |phase: &&&str| options.only.as_deref().is_none_or(|only| only == **phase);
+    for phase in vm_machine::PHASES.iter().filter(is_asked_for) {
         failed += vm_machine::run(&places, &machine, phase)?;
     }
     ensure!(failed == 0, "{failed} checks failed; logs of the machine: {}", places.work.join("logs").display());
@@ -84,14 +90,27 @@ fn build(places: &Places, profile: &str) -> Result<PathBuf> {
     Ok(places.root.join("target/x86_64-unknown-linux-gnu").join(profile).join("skep"))
 }
 
+/// Builds the tests of encrypted networks; gives the program.
+fn build_tests(places: &Places) -> Result<PathBuf> {
+    println!("vm: building the tests of encrypted networks");
+    let mut build = Command::new("cargo");
+    build.current_dir(&places.root).args(["test", "--locked", "--quiet", "-p", "net", "--test", "esp", "--no-run"]);
+    let messages = output(build.arg("--message-format=json"))?;
+    let key = "\"executable\":\"";
+    let programs = messages.lines().filter_map(|line| line.split_once(key)?.1.split_once('"'));
+    let program = programs.map(|(program, _)| program).next_back().context("cargo names no test program")?;
+    Ok(PathBuf::from(program))
+}
+
 fn options(args: &[String]) -> Result<Options> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let docker = std::env::split_paths(&path).map(|dir| dir.join("docker")).find(|path| path.is_file());
-    let mut options = Options { profile: "release", binary: None, example: "dummy-service-py", docker };
+    let mut options = Options { profile: "release", binary: None, only: None, example: "dummy-service-py", docker };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--binary" => options.binary = Some(args.next().context("--binary needs a path")?.into()),
+            "--only" => options.only = Some(phase(args.next())?),
             "--debug" => options.profile = "debug",
             "--tiny" => options.example = "tiny-service",
             "--own-cli" => options.docker = None,
@@ -99,6 +118,11 @@ fn options(args: &[String]) -> Result<Options> {
         }
     }
     Ok(options)
+}
+
+fn phase(name: Option<&String>) -> Result<String> {
+    let name = name.filter(|name| vm_machine::PHASES.contains(&name.as_str()));
+    name.cloned().with_context(|| format!("--only needs one of {}", vm_machine::PHASES.join(", ")))
 }
 
 /// Installs those of the packages that are missing.

@@ -16,7 +16,7 @@ const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const DISK_SIZE: &str = "1536M";
 const BUSYBOX: &str = "/bin/busybox";
 /// Programs of the host that the checks use, with the libraries that they need.
-const PROGRAMS: &[&str] = &["/usr/sbin/nft", "/usr/bin/wget"];
+const PROGRAMS: &[&str] = &["/usr/sbin/nft", "/usr/bin/wget", "/usr/sbin/ip"];
 /// Modules for the initramfs, below `kernel/`.
 const DISK_MODULES: &[&str] = &["drivers/virtio", "drivers/block/virtio_blk.ko"];
 /// Modules for the disk, below `kernel/`.
@@ -40,6 +40,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("lib/checks", include_str!("../vm/checks")),
     ("lib/walk", include_str!("../vm/walk")),
     ("lib/reboot", include_str!("../vm/reboot")),
+    ("lib/encrypted", include_str!("../vm/encrypted")),
 ];
 
 /// The files that the emulator takes.
@@ -49,8 +50,16 @@ pub(crate) struct Machine {
     pub(crate) disk: PathBuf,
 }
 
+/// What has been built for it.
+pub(crate) struct Built {
+    /// Skep.
+    pub(crate) skep: PathBuf,
+    /// The tests that need its kernel.
+    pub(crate) tests: PathBuf,
+}
+
 /// Makes all three; the kernel is downloaded once per version.
-pub(crate) fn build(places: &Places, options: &Options, skep: &Path) -> Result<Machine> {
+pub(crate) fn build(places: &Places, options: &Options, built: &Built) -> Result<Machine> {
     let (tree, version) = kernel(places)?;
     println!("vm: kernel {version}");
     let machine = Machine {
@@ -59,7 +68,7 @@ pub(crate) fn build(places: &Places, options: &Options, skep: &Path) -> Result<M
         disk: places.work.join("disk.raw"),
     };
     initramfs(places, &tree, &version, &machine.initramfs)?;
-    disk(places, options, skep, &tree, &version, &machine.disk)?;
+    disk(places, options, built, (&tree, &version), &machine.disk)?;
     Ok(machine)
 }
 
@@ -106,7 +115,7 @@ fn initramfs(places: &Places, tree: &Path, version: &str, file: &Path) -> Result
     Ok(())
 }
 
-fn disk(places: &Places, options: &Options, skep: &Path, tree: &Path, version: &str, file: &Path) -> Result<()> {
+fn disk(places: &Places, options: &Options, built: &Built, (tree, version): (&Path, &str), file: &Path) -> Result<()> {
     let root = places.work.join("root");
     fresh(&root)?;
     for dir in [
@@ -130,7 +139,9 @@ fn disk(places: &Places, options: &Options, skep: &Path, tree: &Path, version: &
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
-    succeed(Command::new("strip").arg("-o").arg(root.join("usr/bin/skep")).arg(skep))?;
+    for (from, name) in [(&built.skep, "skep"), (&built.tests, "esp-tests")] {
+        succeed(Command::new("strip").arg("-o").arg(root.join("usr/bin").join(name)).arg(from))?;
+    }
     match &options.docker {
         Some(docker) => install(&fs::canonicalize(docker)?, &root.join("usr/bin/docker"))?,
         None => symlink("skep", root.join("usr/bin/docker"))?,
