@@ -15,6 +15,8 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE}
 use support::{CLIENT_ADDRESS, Machine, Ns, Server, container, greet, machine, ping_within};
 
 const SOON: Duration = Duration::from_millis(400);
+/// How long an answer that must come may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn network(name: &str, subnet: &str) -> BridgeNetworkSpec {
     BridgeNetworkSpec { name: name.to_owned(), subnet: subnet.parse().ok(), ..BridgeNetworkSpec::default() }
@@ -96,7 +98,7 @@ fn containers_of_one_network_find_each_other_and_no_others() {
             assert_eq!(resolve(&web_ns, name).await, [own_address(&shop)], "{name}");
         }
         assert!(resolve(&db_ns, "shop").await.is_empty(), "another network's");
-        assert!(ping_within(&web_ns, own_address(&shop), SOON));
+        assert!(ping_within(&web_ns, own_address(&shop), PATIENCE));
         for (ns, address) in [(&db_ns, &web), (&plain_ns, &web), (&web_ns, &db)] {
             assert!(!ping_within(ns, own_address(address), SOON), "{}", own_address(address));
         }
@@ -131,7 +133,7 @@ fn an_internal_network_leads_nowhere() {
         let (one, one_ns) = run(&net, published).await;
         let (two, two_ns) = run(&net, spec("two", &[(&inner, "inner")])).await;
         let (other, other_ns) = run(&net, spec("other", &[(&outer, "outer")])).await;
-        assert!(ping_within(&one_ns, own_address(&two), SOON));
+        assert!(ping_within(&one_ns, own_address(&two), PATIENCE));
         assert_eq!((default_route(&one_ns).as_str(), one.ports.len()), ("", 0));
         // not even by a route of its own
         one_ns.output("ip", &["route", "add", "default", "via", "10.10.1.1"]);
@@ -297,7 +299,7 @@ fn networks_outlive_the_daemon_and_their_containers_go_on() {
         assert_eq!(net.networks(), before);
         machine.host.output("ip", &["link", "show", &gone_link]);
         assert_eq!(resolve(&ns, "db").await, [own_address(&db)]);
-        assert!(ping_within(&ns, own_address(&db), SOON));
+        assert!(ping_within(&ns, own_address(&db), PATIENCE));
         let served = Server::tcp(web.netns.as_ref().unwrap(), "web", 80);
         assert_eq!(greet(&machine.client, "192.0.2.1:8080").as_deref(), Ok("web 192.0.2.100"));
         let (third, _) = run(&net, spec("third", &[(&id, "app")])).await;
