@@ -162,7 +162,12 @@ fn default_options(input: &SpecInput, destination: &str, options: &str) -> Vec<S
     if destination == "/dev/shm" {
         options.push(format!("size={}", input.shm_size));
     }
-    if privileged && destination.starts_with("/sys") {
+    let writable = match destination {
+        "/sys" => privileged,
+        "/sys/fs/cgroup" => input.writable_cgroups,
+        _ => false,
+    };
+    if writable {
         options[0] = "rw".to_owned();
     } else if input.readonly_rootfs && !WRITABLE.contains(&destination) && !options.iter().any(|option| option == "ro")
     {

@@ -119,7 +119,9 @@ fn mounts_and_paths() {
 
     let privileged = with(|input| input.privilege = Privilege::Privileged);
     assert_eq!(options(&privileged, "/sys"), "rw,nosuid,noexec,nodev");
-    assert_eq!(options(&privileged, "/sys/fs/cgroup"), "rw,nosuid,noexec,nodev");
+    let writable = with(|input| input.writable_cgroups = true);
+    assert_eq!(options(&writable, "/sys"), "ro,nosuid,noexec,nodev");
+    assert_eq!(options(&writable, "/sys/fs/cgroup"), "rw,nosuid,noexec,nodev");
     assert_eq!((linux_of(&privileged).masked_paths(), linux_of(&privileged).readonly_paths()), (&None, &None));
     assert_eq!(linux_of(&privileged).seccomp(), &None);
 
