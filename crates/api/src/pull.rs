@@ -78,8 +78,7 @@ pub(crate) fn platform(text: &str) -> Result<Option<Platform>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let unknown = || ApiError::bad_request(format!("{text:?} is an invalid platform"));
-    Platform::parse(text).map(Some).ok_or_else(unknown)
+    Platform::parse(text).map(Some).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// `POST /images/load`.

@@ -22,8 +22,9 @@ use crate::task_files::TaskFiles;
 /// dockerd's `PATH` for containers whose image has none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// To dockerd none of these is the fault of the request to start.
 fn refused(error: spec::SpecError) -> EngineError {
-    EngineError::invalid(error.to_string())
+    EngineError::internal(error.to_string())
 }
 
 /// The kernel's architecture and version, looked up once.
@@ -56,11 +57,13 @@ pub(crate) fn document(
     input.thermal_paths = thermal_paths();
     input.devices = devices(host)?;
     input.device_rules = host.device_cgroup_rules.clone().unwrap_or_default();
-    let sysctls = host.sysctls.iter().filter(|(name, _)| !name.starts_with("net."));
-    input.sysctls = sysctls.map(|(name, value)| (name.clone(), value.clone())).collect();
     input.mounts = mounts(record, paths, files);
     input.shm_size = if host.shm_size > 0 { host.shm_size } else { spec::DEFAULT_SHM_SIZE };
     input.network = network_of(engine, record, network)?;
+    // those of a sandbox are set with it; of the host's network the runtime refuses them
+    let in_sandbox = matches!(input.network, Network::Sandbox(_));
+    let sysctls = host.sysctls.iter().filter(|(name, _)| !in_sandbox || !name.starts_with("net."));
+    input.sysctls = sysctls.map(|(name, value)| (name.clone(), value.clone())).collect();
     input.ipc = ipc(engine, host, paths)?;
     input.pid = namespace(engine, &host.pid_mode, "pid")?;
     input.uts = if host.uts_mode == "host" { Namespace::Host } else { Namespace::New };

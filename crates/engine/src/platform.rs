@@ -12,7 +12,7 @@ pub(crate) fn check(image: &ImageRecord, name: &str, asked: Option<&str>) -> Res
     match asked.filter(|text| !text.is_empty()) {
         Some(text) => {
             let wanted = Platform::parse(text);
-            if wanted.is_some_and(|wanted| runs(&wanted, have)) {
+            if wanted.is_ok_and(|wanted| runs(&wanted, have)) {
                 return Ok(None);
             }
             let name =

@@ -8,7 +8,6 @@ use crate::limits::{self, Purpose};
 use crate::mount_points::{self, clean_path};
 use crate::{EngineError, bundle, launch, signal};
 
-const HOSTNAME_BYTES_MAX: usize = 63;
 const MILLISECOND_NS: i64 = 1_000_000;
 
 /// Log drivers that this engine has.
@@ -19,10 +18,10 @@ fn refuse<T>(text: impl Into<String>) -> Result<T, EngineError> {
     Err(EngineError::invalid(text))
 }
 
-/// A name of a container.
+/// A name of a container, with or without `/`.
 pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
     let word = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
-    let bytes = name.as_bytes();
+    let bytes = name.strip_prefix('/').unwrap_or(name).as_bytes();
     if bytes.len() < 2 || !bytes[0].is_ascii_alphanumeric() || !bytes.iter().all(|c| word(*c)) {
         return refuse(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"));
     }
@@ -70,9 +69,6 @@ fn check_config(config: &mut ContainerConfig) -> Result<(), EngineError> {
         if variable.is_empty() || variable.starts_with('=') {
             return refuse(format!("invalid environment variable: {variable}"));
         }
-    }
-    if config.hostname.len() > HOSTNAME_BYTES_MAX {
-        return refuse(format!("invalid hostname: {}: hostname too long", config.hostname));
     }
     check_healthcheck(config)
 }
@@ -190,13 +186,28 @@ fn check_platform(
 /// The log driver and its options, with those of the daemon filled in.
 pub(crate) fn check_log(host: &HostConfig) -> Result<(), EngineError> {
     let driver = host.log_config.kind.as_str();
+    let option = |name: &str| host.log_config.config.as_ref()?.get(name).map(String::as_str);
+    if driver == "none" {
+        return Ok(());
+    }
+    let mode = option("mode").unwrap_or_default();
+    if !matches!(mode, "" | "blocking" | "non-blocking") {
+        return refuse(format!("logger: logging mode not supported: {mode}"));
+    }
+    if let Some(size) = option("max-buffer-size") {
+        if mode != "non-blocking" {
+            return refuse("logger: max-buffer-size option is only supported with 'mode=non-blocking'");
+        }
+        if crate::log_options::parse_size(size).is_none() {
+            return refuse(format!("error parsing option max-buffer-size: invalid size: '{size}'"));
+        }
+    }
     if !LOG_DRIVERS.contains(&driver) {
         return refuse(format!("logger: no log driver named '{driver}' is registered"));
     }
+    let common = ["mode", "max-buffer-size", "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"];
     for (name, value) in host.log_config.config.iter().flatten() {
-        let common =
-            ["mode", "max-buffer-size", "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"];
-        if driver == "none" || common.contains(&name.as_str()) || name == "tag" {
+        if common.contains(&name.as_str()) || name == "tag" {
             continue;
         }
         if !JSON_FILE_OPTIONS.contains(&name.as_str()) {
@@ -228,9 +239,6 @@ mod tests {
         assert_eq!(text(|_| ()), "");
         assert_eq!(text(|host| host.memory = 1), "Minimum memory limit allowed is 6MB");
         assert_eq!(text(|host| host.runtime = "x".into()), "unknown or invalid runtime name: x");
-        let mut host = HostConfig::default();
-        host.log_config.kind = "x".into();
-        assert_eq!(check_log(&host).unwrap_err().to_string(), "logger: no log driver named 'x' is registered");
         let policy = |name: &str, count| RestartPolicy { name: name.into(), maximum_retry_count: count };
         assert_eq!(
             text(|host| host.restart_policy = policy("x", 0)),
@@ -245,6 +253,34 @@ mod tests {
             text(|host| (host.auto_remove, host.restart_policy) = (true, policy("always", 0))),
             "can't create 'AutoRemove' container with restart policy"
         );
+    }
+
+    #[test]
+    fn log_options_have_dockerds_texts() {
+        for (driver, options, text) in [
+            ("x", &[][..], "logger: no log driver named 'x' is registered"),
+            ("json-file", &[("mode", "x")], "logger: logging mode not supported: x"),
+            ("json-file", &[("mode", "non-blocking"), ("max-buffer-size", "4m"), ("max-size", "1m")], ""),
+            (
+                "json-file",
+                &[("max-buffer-size", "4m")],
+                "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+            ),
+            (
+                "json-file",
+                &[("mode", "non-blocking"), ("max-buffer-size", "x")],
+                "error parsing option max-buffer-size: invalid size: 'x'",
+            ),
+            ("json-file", &[("foo", "1")], "unknown log opt 'foo' for json-file log driver"),
+            ("none", &[("foo", "1"), ("mode", "x")], ""),
+        ] {
+            let mut host = HostConfig::default();
+            host.log_config.kind = driver.into();
+            host.log_config.config =
+                Some(options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect());
+            let found = check_log(&host).err().map(|error| error.to_string()).unwrap_or_default();
+            assert_eq!(found, text);
+        }
     }
 
     #[test]
@@ -301,8 +337,8 @@ mod tests {
 
     #[test]
     fn names_are_checked() {
-        assert!(check_name("web-1.x_y").is_ok());
-        for bad in ["", "a", "-a", "a b", "a/b"] {
+        assert!(check_name("web-1.x_y").is_ok() && check_name("/web").is_ok());
+        for bad in ["", "/", "//ab", "a", "-a", "a b", "a/b"] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
     }

@@ -130,6 +130,15 @@ pub(super) fn mounts(input: &SpecInput) -> Result<Vec<Mount>, SpecError> {
             propagation: Propagation::RecursivePrivate,
         }));
     }
+    for device in input.devices.iter().filter(|device| !device.is_made()) {
+        own.push(MountInput::Bind(Bind {
+            source: device.source.clone(),
+            target: device.path.clone(),
+            access: BindAccess::ReadWrite,
+            depth: BindDepth::Single,
+            propagation: Propagation::default(),
+        }));
+    }
     for mount in &own {
         if !mount.target().is_absolute() {
             return Err(SpecError::MountTarget(mount.target().to_owned()));

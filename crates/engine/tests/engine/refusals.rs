@@ -204,3 +204,45 @@ async fn updates_are_refused_as_by_dockerd() {
     world.remove(&id).await;
     world.assert_clean();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_runtime_refuses_is_left_to_it() {
+    let world = World::new().await;
+    let start = async |change: fn(&mut CreateRequest)| {
+        let mut request = host(|_| ());
+        change(&mut request);
+        let id = world.engine.create(None, request, CreateOptions::default()).await.unwrap().id;
+        let started = world.engine.start(&id).await;
+        world.remove(&id).await;
+        started.map_err(|error| told(&error))
+    };
+    fn of(request: &mut CreateRequest) -> &mut HostConfig {
+        request.host_config.get_or_insert_default()
+    }
+    let sysctl = start(|request| {
+        of(request).network_mode = "host".into();
+        of(request).sysctls.insert("net.ipv4.ip_forward".into(), "1".into());
+    });
+    let (kind, text) = sysctl.await.unwrap_err();
+    assert_eq!(kind, ErrorKind::Internal);
+    assert!(text.contains("sysctl net.ipv4.ip_forward not allowed in host network namespace"), "{text}");
+    let group = start(|request| of(request).group_add = Some(vec!["nope".into()])).await.unwrap_err();
+    assert_eq!(group, (ErrorKind::Internal, "unable to find group nope: no matching entries in group file".to_owned()));
+    // the kernel's bound is 64
+    assert_eq!(start(|request| request.hostname = "a".repeat(64)).await, Ok(()));
+    let (kind, text) = start(|request| request.hostname = "a".repeat(65)).await.unwrap_err();
+    assert_eq!(kind, ErrorKind::Internal, "{text}");
+    let device = |path: &str| docker_types::container::DeviceMapping {
+        path_on_host: "/dev/null".into(),
+        path_in_container: path.into(),
+        ..Default::default()
+    };
+    let request = with_host(shell("test -c /srv/null && echo x > /srv/null"), |host| {
+        host.devices = Some(vec![device("/srv/null")]);
+    });
+    let id = world.create("bound", request).await;
+    world.engine.start(&id).await.unwrap();
+    assert_eq!(world.wait(&id).await.status_code, 0);
+    world.remove(&id).await;
+    world.assert_clean();
+}
