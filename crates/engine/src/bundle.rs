@@ -216,6 +216,11 @@ fn propagation(text: &str) -> Propagation {
     all.into_iter().find(|known| known.as_str() == text).unwrap_or_default()
 }
 
+/// mount_setattr(2) came with Linux 5.12.
+fn can_be_read_only_below() -> bool {
+    host().kernel >= (5, 12)
+}
+
 fn own_mount(mount: &MountRecord) -> MountInput {
     if mount.kind == MountKind::Tmpfs {
         return MountInput::Tmpfs { target: PathBuf::from(&mount.destination), options: mount.tmpfs_options.clone() };
@@ -223,7 +228,11 @@ fn own_mount(mount: &MountRecord) -> MountInput {
     MountInput::Bind(Bind {
         source: mount.source.clone(),
         target: PathBuf::from(&mount.destination),
-        access: if mount.read_only { BindAccess::ReadOnly } else { BindAccess::ReadWrite },
+        access: match mount.read_only {
+            true if mount.writable_below || !can_be_read_only_below() => BindAccess::ReadOnly,
+            true => BindAccess::ReadOnlyRecursive,
+            false => BindAccess::ReadWrite,
+        },
         depth: if mount.non_recursive { BindDepth::Single } else { BindDepth::Recursive },
         propagation: propagation(&mount.propagation),
     })

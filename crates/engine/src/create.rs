@@ -13,7 +13,7 @@ use crate::host_limits::HostLimits;
 use crate::launch::{parse_port, port_requests};
 use crate::merge::{command_of, merge};
 use crate::mount_points::{check_inherited_mode, plan_mounts};
-use crate::options::CreateOptions;
+use crate::options::{CreateOptions, ReadOnlyDepth};
 use crate::record::{ContainerPaths, Flush, MountKind, MountRecord, RECORD_VERSION, Record, TaskRecord};
 use crate::spec::DEFAULT_SHM_SIZE;
 use crate::volumes::LOCAL_DRIVER;
@@ -50,7 +50,7 @@ impl Engine {
         draft.name = engine.index.reserve(name, &draft.id)?;
         let mut undo = Undo { engine: engine.clone(), record: Some(draft.clone()) };
         set_host_defaults(engine, &mut draft);
-        let made = make(engine, draft, &image, &mut undo).await?;
+        let made = make(engine, draft, &image, options.read_only, &mut undo).await?;
         undo.record = None;
         let response = CreateResponse { id: made.id.clone(), warnings };
         let attributes = made.event_attributes();
@@ -225,6 +225,7 @@ async fn make(
     engine: &Arc<Inner>,
     mut draft: Record,
     image: &ImageRecord,
+    read_only: ReadOnlyDepth,
     undo: &mut Undo,
 ) -> Result<Record, EngineError> {
     let inherited = inherited_mounts(engine, &draft.host_config)?;
@@ -237,6 +238,7 @@ async fn make(
                 Kept { engine: engine.clone(), record: Record { id: record.id.clone(), ..Record::default() } };
             for planned in planned {
                 let mut mount = planned.mount;
+                mount.writable_below |= read_only == ReadOnlyDepth::Single && mount.kind == MountKind::Bind;
                 if let Some(request) = planned.volume {
                     make_volume(&engine, &mut mount, &request)?;
                 }

@@ -66,7 +66,7 @@ pub use network::{
     PortRequest, Protocol, PublishedPort,
 };
 pub use options::{
-    AttachOptions, CreateOptions, DisconnectMode, FileKind, ListOptions, LogsOptions, RemoveOptions, SecretFile,
-    Shutdown, SizeMode, StopOptions, TaskOptions, WaitCondition,
+    AttachOptions, CreateOptions, DisconnectMode, FileKind, ListOptions, LogsOptions, ReadOnlyDepth, RemoveOptions,
+    SecretFile, Shutdown, SizeMode, StopOptions, TaskOptions, WaitCondition,
 };
 pub use streams::{Attached, OutputFrame, OutputSource};

@@ -214,6 +214,7 @@ fn parse_bind_mount(mount: &mut MountRecord, wanted: &Mount) -> Result<(), Engin
     mount.propagation_asked = !options.propagation.is_empty();
     mount.propagation = options.propagation;
     mount.non_recursive = options.non_recursive;
+    mount.writable_below = options.read_only_non_recursive;
     mount.make_source = options.create_mountpoint;
     Ok(())
 }

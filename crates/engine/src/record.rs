@@ -128,6 +128,8 @@ pub(crate) struct MountRecord {
     pub(crate) propagation: String,
     /// Whether the user has chosen it.
     pub(crate) propagation_asked: bool,
+    /// Whether mounts below a read-only one stay writable.
+    pub(crate) writable_below: bool,
     /// `NonRecursive` of a bind.
     pub(crate) non_recursive: bool,
     /// Whether the contents of the image fill the empty volume.

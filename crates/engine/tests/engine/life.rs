@@ -97,7 +97,7 @@ async fn names_are_taken_once() {
     world.remove(&second).await;
     let error = world
         .engine
-        .create(None, shell("true"), CreateOptions { platform: Some("linux/arm64".into()), task: None })
+        .create(None, shell("true"), CreateOptions { platform: Some("linux/arm64".into()), ..CreateOptions::default() })
         .await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::NotFound);
     world.assert_clean();

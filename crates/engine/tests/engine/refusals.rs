@@ -1,7 +1,8 @@
 //! What dockerd refuses or warns of at creation, at the start and in updates, with its statuses and texts.
 
 use docker_types::container::{CreateRequest, HostConfig, ThrottleDevice, UpdateRequest};
-use engine::{CreateOptions, EngineError, ErrorKind};
+use docker_types::container_spec::{BindOptions, Mount};
+use engine::{CreateOptions, EngineError, ErrorKind, ReadOnlyDepth};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::support::{World, shell, with_host};
@@ -142,6 +143,37 @@ async fn binds_pass_mounts_on_where_their_source_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn read_only_binds_are_so_with_what_is_mounted_below() {
+    let world = World::new().await;
+    let mounts = Mounts::new();
+    let root = mounts.0.path().display().to_string();
+    let run = async |request: CreateRequest, read_only: ReadOnlyDepth| {
+        let options = CreateOptions { read_only, ..CreateOptions::default() };
+        let id = world.engine.create(None, request, options).await.unwrap().id;
+        world.engine.start(&id).await.unwrap();
+        let code = world.wait(&id).await.status_code;
+        world.remove(&id).await;
+        code
+    };
+    let script = "touch /x/new 2>/dev/null && exit 3; touch /x/private/new 2>/dev/null && exit 4; exit 0";
+    let bind = || with_host(shell(script), |host| host.binds = Some(vec![format!("{root}:/x:ro")]));
+    assert_eq!(run(bind(), ReadOnlyDepth::Recursive).await, 0);
+    assert_eq!(run(bind(), ReadOnlyDepth::Single).await, 4);
+    let own = with_host(shell(script), |host| {
+        host.mounts = vec![Mount {
+            kind: "bind".into(),
+            source: root.clone(),
+            target: "/x".into(),
+            read_only: true,
+            bind_options: Some(BindOptions { read_only_non_recursive: true, ..BindOptions::default() }),
+            ..Mount::default()
+        }];
+    });
+    assert_eq!(run(own, ReadOnlyDepth::Recursive).await, 4);
+    world.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_are_looked_at_before_the_image() {
     let world = World::new().await;
     let create = async |request| world.engine.create(None, request, CreateOptions::default()).await;
@@ -171,7 +203,7 @@ async fn limits_are_looked_at_before_the_image() {
 async fn images_of_other_platforms_are_told_of() {
     let world = World::new().await;
     let create = async |platform: Option<&str>| {
-        let options = CreateOptions { platform: platform.map(str::to_owned), task: None };
+        let options = CreateOptions { platform: platform.map(str::to_owned), ..CreateOptions::default() };
         world.engine.create(None, host(|_| ()), options).await
     };
     let own = oci_types::Platform::host();
