@@ -5,8 +5,8 @@ use bytes::Bytes;
 use docker_types::container::{ContainersPruneResponse, CreateRequest, Inspect, Summary, UpdateRequest, WaitResponse};
 use docker_types::filters::Filters;
 use engine::{
-    CreateOptions, EngineError, ErrorKind, ListOptions, NetworkError, RemoveOptions, SizeMode, StopOptions,
-    WaitCondition,
+    CreateOptions, EngineError, ErrorKind, ListOptions, NetworkError, ReadOnlyDepth, RemoveOptions, SizeMode,
+    StopOptions, WaitCondition,
 };
 use futures::future::BoxFuture;
 use http::StatusCode;
@@ -129,7 +129,9 @@ pub(crate) async fn create(
 ) -> ApiResult {
     let mut warnings = create_rules::apply(&mut request, version)?;
     let platform = if version.at_least(41) { platform(params.get("platform"))? } else { None };
-    let options = CreateOptions { platform: platform.map(|platform| platform.to_string()), task: None };
+    let read_only = if version.at_least(44) { ReadOnlyDepth::Recursive } else { ReadOnlyDepth::Single };
+    let platform = platform.map(|platform| platform.to_string());
+    let options = CreateOptions { platform, read_only, ..CreateOptions::default() };
     let name = Some(params.get("name")).filter(|name| !name.is_empty());
     let mut created = state.engine.create(name, request, options).await?;
     created.warnings.append(&mut warnings);

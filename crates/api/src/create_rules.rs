@@ -116,6 +116,17 @@ fn check_mount(mount: &mut Mount, version: ClientVersion) -> Result<(), ApiError
         }
         mount.tmpfs_options = None;
     }
+    if let Some(options) = &mut mount.bind_options {
+        options.non_recursive &= version.at_least(40);
+        options.create_mountpoint &= !old;
+        if options.read_only_force_recursive && kind == "bind" && !version.at_least(44) {
+            return Err(ApiError::bad_request("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer"));
+        }
+    }
+    let has_subpath = mount.volume_options.as_ref().is_some_and(|options| !options.subpath.is_empty());
+    if has_subpath && !version.at_least(45) {
+        return Err(ApiError::bad_request("VolumeOptions.Subpath needs API v1.45 or newer"));
+    }
     if !version.at_least(48) && kind == "image" {
         return Err(ApiError::bad_request("Mount type \"Image\" needs API v1.48 or newer"));
     }
@@ -216,6 +227,31 @@ mod tests {
         let error = run(body, 51).unwrap_err();
         assert_eq!(error.message, "VolumeOptions must not be specified on mount type \"bind\"");
         assert!(run(body, 41).unwrap().0.host_config.unwrap().mounts[0].volume_options.is_none());
+    }
+
+    #[test]
+    fn older_clients_did_not_know_all_options_of_mounts() {
+        let mount = |kind: &str, options: &str| {
+            format!(r#"{{"HostConfig":{{"Mounts":[{{"Type":"{kind}","Source":"/a","Target":"/b",{options}}}]}}}}"#)
+        };
+        let bind = mount("bind", r#""BindOptions":{"NonRecursive":true,"CreateMountpoint":true}"#);
+        for (minor, kept) in [(39, (false, false)), (41, (true, false)), (42, (true, true))] {
+            let host = run(&bind, minor).unwrap().0.host_config.unwrap();
+            let options = host.mounts[0].bind_options.clone().unwrap();
+            assert_eq!((options.non_recursive, options.create_mountpoint), kept, "{minor}");
+        }
+        for (body, minor, what) in [
+            (
+                mount("bind", r#""BindOptions":{"ReadOnlyForceRecursive":true}"#),
+                44,
+                "BindOptions.ReadOnlyForceRecursive",
+            ),
+            (mount("volume", r#""VolumeOptions":{"Subpath":"x"}"#), 45, "VolumeOptions.Subpath"),
+        ] {
+            assert!(run(&body, minor).is_ok());
+            let error = run(&body, minor - 1).unwrap_err();
+            assert_eq!(error.message, format!("{what} needs API v1.{minor} or newer"));
+        }
     }
 
     #[test]

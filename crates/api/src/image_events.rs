@@ -22,9 +22,9 @@ pub(crate) fn tell(engine: &dyn EngineBackend, action: &str, id: &str, name: &st
     });
 }
 
-/// A pull that succeeded.
-pub(crate) fn pulled(engine: &dyn EngineBackend, reference: &Reference, image: &ImageRecord) {
-    tell(engine, "pull", &reference.familiar(), &reference.familiar_name(), &image.config.labels);
+/// A pull that succeeded; the labels are those of the image that the reference stands for.
+pub(crate) fn pulled(engine: &dyn EngineBackend, reference: &Reference, labels: &BTreeMap<String, String>) {
+    tell(engine, "pull", &reference.familiar(), &reference.familiar_name(), labels);
 }
 
 /// What a removal did; `before` are the images as they were.

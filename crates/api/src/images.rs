@@ -15,6 +15,7 @@ use image::{ErrorKind, ImageChange, ImageError, ImageRecord, RemoveOptions};
 use oci_types::Reference;
 
 use crate::error::{ApiError, ApiResult};
+use crate::pull::with_tag;
 use crate::request::{ClientVersion, Params};
 use crate::state::{Context, Shared};
 use crate::{answer, image_events, not_built};
@@ -209,8 +210,11 @@ pub(crate) async fn post(State(state): State<Shared>, Path(rest): Path<String>, 
 
 async fn tag(state: &Context, name: &str, params: &Params) -> ApiResult {
     let (repository, tag) = (params.get("repo"), params.get("tag"));
-    let text = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
-    let target = Reference::parse(&text).map_err(ImageError::from)?;
+    let named = Reference::parse(repository).map_err(ImageError::from)?;
+    if named.digest().is_some() {
+        return Err(ApiError::bad_request("cannot import digest reference"));
+    }
+    let target = if tag.is_empty() { named.with_default_tag() } else { with_tag(&named, tag)? };
     state.images.tag(name, &target).await?;
     if let Ok(image) = state.images.resolve(&target.familiar()) {
         image_events::tell(&*state.engine, "tag", image.id.as_str(), &target.familiar(), &image.config.labels);

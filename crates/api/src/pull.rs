@@ -42,29 +42,43 @@ pub(crate) async fn create(State(state): State<Shared>, params: Params, headers:
     let (sender, receiver) = ProgressSender::channel();
     let (images, engine) = (state.images.clone(), state.engine.clone());
     let work: Work = Box::pin(async move {
-        let pulled = images.pull(&reference, platform.as_ref(), auth.as_ref(), sender).await?;
-        image_events::pulled(&*engine, &reference.with_default_tag(), &pulled.image);
+        let labels = if reference.tag().is_none() && reference.digest().is_none() {
+            // without either it is every tag (`docker pull --all-tags`)
+            images.pull_all_tags(&reference, platform.as_ref(), auth.as_ref(), sender).await?;
+            images.resolve(&reference.familiar()).map(|image| image.config.labels).unwrap_or_default()
+        } else {
+            images.pull(&reference, platform.as_ref(), auth.as_ref(), sender).await?.image.config.labels
+        };
+        image_events::pulled(&*engine, &reference, &labels);
         Ok(())
     });
     answer_with(work, receiver, ShowLayers::Yes).await
 }
 
 fn reference(image: &str, tag: &str) -> Result<Reference, ApiError> {
-    let image = image.trim_end_matches(':');
-    let text = match tag {
-        "" => image.to_owned(),
-        digest if digest.contains(':') => format!("{image}@{digest}"),
-        tag => format!("{image}:{tag}"),
+    // `pull --all-tags` of older clients ends with a colon
+    let named = Reference::parse(image.strip_suffix(':').unwrap_or(image)).map_err(ImageError::from)?;
+    let reference = match (tag, tag.parse()) {
+        ("", _) => named,
+        (_, Ok(digest)) => named.with_digest(digest),
+        (tag, Err(_)) => with_tag(&named, tag)?,
     };
-    Ok(Reference::parse(&text).map_err(ImageError::from)?)
+    if reference.familiar_name() == "scratch" {
+        return Err(ApiError::forbidden("'scratch' is a reserved name"));
+    }
+    Ok(reference)
+}
+
+/// A tag that stands apart from its repository is told of apart.
+pub(crate) fn with_tag(named: &Reference, tag: &str) -> Result<Reference, ApiError> {
+    named.with_tag(tag).map_err(|_| ApiError::bad_request("invalid tag format"))
 }
 
 pub(crate) fn platform(text: &str) -> Result<Option<Platform>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let unknown = || ApiError::bad_request(format!("{text:?} is an invalid platform"));
-    Platform::parse(text).map(Some).ok_or_else(unknown)
+    Platform::parse(text).map(Some).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// `POST /images/load`.
@@ -234,10 +248,20 @@ mod tests {
             ("agrrh/dummy-service-py", "latest", "agrrh/dummy-service-py:latest"),
             ("alpine", "", "alpine"),
             ("docker.io/library/alpine:3", "", "alpine:3"),
+            ("alpine:3", "4", "alpine:4"),
+            ("alpine:", "", "alpine"),
         ] {
             assert_eq!(reference(image, tag).unwrap().familiar(), familiar);
         }
-        assert_eq!(reference("UPPER", "x").unwrap_err().status.as_u16(), 400);
+        for (image, tag, status, text) in [
+            ("UPPER", "x", 400, "invalid reference format: repository name (library/UPPER) must be lowercase"),
+            ("alpine", "a b", 400, "invalid tag format"),
+            ("alpine", "sha256:12", 400, "invalid tag format"),
+            ("scratch", "latest", 403, "'scratch' is a reserved name"),
+        ] {
+            let error = reference(image, tag).unwrap_err();
+            assert_eq!((error.status.as_u16(), error.message.as_str()), (status, text));
+        }
         assert!(platform("linux/amd64").unwrap().is_some());
         assert_eq!(platform("").unwrap(), None);
     }

@@ -22,8 +22,9 @@ use crate::task_files::TaskFiles;
 /// dockerd's `PATH` for containers whose image has none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// To dockerd none of these is the fault of the request to start.
 fn refused(error: spec::SpecError) -> EngineError {
-    EngineError::invalid(error.to_string())
+    EngineError::internal(error.to_string())
 }
 
 /// The kernel's architecture and version, looked up once.
@@ -56,18 +57,20 @@ pub(crate) fn document(
     input.thermal_paths = thermal_paths();
     input.devices = devices(host)?;
     input.device_rules = host.device_cgroup_rules.clone().unwrap_or_default();
-    let sysctls = host.sysctls.iter().filter(|(name, _)| !name.starts_with("net."));
-    input.sysctls = sysctls.map(|(name, value)| (name.clone(), value.clone())).collect();
     input.mounts = mounts(record, paths, files);
     input.shm_size = if host.shm_size > 0 { host.shm_size } else { spec::DEFAULT_SHM_SIZE };
     input.network = network_of(engine, record, network)?;
+    // those of a sandbox are set with it; of the host's network the runtime refuses them
+    let in_sandbox = matches!(input.network, Network::Sandbox(_));
+    let sysctls = host.sysctls.iter().filter(|(name, _)| !in_sandbox || !name.starts_with("net."));
+    input.sysctls = sysctls.map(|(name, value)| (name.clone(), value.clone())).collect();
     input.ipc = ipc(engine, host, paths)?;
     input.pid = namespace(engine, &host.pid_mode, "pid")?;
     input.uts = if host.uts_mode == "host" { Namespace::Host } else { Namespace::New };
     input.cgroup = if host.cgroupns_mode == "host" { Namespace::Host } else { Namespace::New };
     let parent = if host.cgroup_parent.is_empty() { &engine.config.cgroup_parent } else { &host.cgroup_parent };
     input.cgroup_parent = Some(parent.clone()).filter(|parent| !parent.is_empty());
-    input.resources = resources(host);
+    input.resources = resources(host)?;
     input.annotations.clone_from(&host.annotations);
     if host.init.unwrap_or(engine.config.init) {
         // under that name the binary is the init process
@@ -90,7 +93,9 @@ fn process_input(record: &Record, rootfs: &Path) -> Result<SpecInput, EngineErro
     input.privilege = if host_config.privileged { Privilege::Privileged } else { Privilege::Ordinary };
     input.cap_add = host_config.cap_add.clone().unwrap_or_default();
     input.cap_drop = host_config.cap_drop.clone().unwrap_or_default();
-    (input.seccomp, input.no_new_privileges) = security(host_config)?;
+    let security = security(host_config)?;
+    (input.seccomp, input.no_new_privileges) = (security.seccomp, security.no_new_privileges);
+    input.writable_cgroups = security.writable_cgroups.unwrap_or(host_config.privileged);
     let limits = host_config.ulimits.iter().flatten();
     input.limits = limits.map(|limit| Limit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }).collect();
     input.oom_score_adj = i32::try_from(host_config.oom_score_adj).unwrap_or_default();
@@ -118,26 +123,61 @@ fn environment(record: &Record, tty: bool, further: &[String]) -> Vec<String> {
     env
 }
 
-fn security(host: &HostConfig) -> Result<(SeccompChoice, bool), EngineError> {
-    let mut choice = if host.privileged { SeccompChoice::Unconfined } else { SeccompChoice::Default };
-    let mut no_new_privileges = false;
-    for option in host.security_opt.iter().flatten() {
-        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
-        match (name, value) {
-            ("no-new-privileges", value) => no_new_privileges = value.is_empty() || value == "true",
-            ("seccomp", "unconfined") => choice = SeccompChoice::Unconfined,
-            ("seccomp", "builtin") => choice = SeccompChoice::Default,
-            ("seccomp", profile) => choice = SeccompChoice::Profile(profile.to_owned()),
-            ("apparmor" | "label" | "systempaths" | "writable-cgroups", _) => {}
-            _ => return Err(EngineError::invalid(format!("invalid --security-opt 2: \"{option}\""))),
-        }
-    }
-    Ok((choice, no_new_privileges))
+/// What `--security-opt` comes to.
+#[derive(Clone, Debug, PartialEq)]
+struct Security {
+    seccomp: SeccompChoice,
+    no_new_privileges: bool,
+    /// `None`: as for any container of its privilege.
+    writable_cgroups: Option<bool>,
 }
 
-/// Refuses what [`document`] would refuse at the start, where dockerd does so at creation.
-pub(crate) fn check(host: &HostConfig) -> Result<(), EngineError> {
-    security(host)?;
+fn security(host: &HostConfig) -> Result<Security, EngineError> {
+    let seccomp = if host.privileged { SeccompChoice::Unconfined } else { SeccompChoice::Default };
+    let mut security = Security { seccomp, no_new_privileges: false, writable_cgroups: None };
+    for option in host.security_opt.iter().flatten() {
+        // dockerd leaves these errors unclassified, and numbers their kinds
+        let invalid = |kind: u8| EngineError::internal(format!("invalid --security-opt {kind}: {option:?}"));
+        let separator = if option.contains('=') { '=' } else { ':' };
+        let parsed = match (option.as_str(), option.split_once(separator)) {
+            ("no-new-privileges" | "writable-cgroups", _) => (option.as_str(), "true"),
+            ("disable", _) => ("label", "disable"),
+            (_, Some(parsed)) => parsed,
+            (_, None) => return Err(invalid(1)),
+        };
+        match parsed {
+            ("no-new-privileges", value) => {
+                security.no_new_privileges = go_bool(value).ok_or_else(|| invalid(2))?;
+            }
+            ("writable-cgroups", value) => {
+                security.writable_cgroups = Some(go_bool(value).ok_or_else(|| invalid(2))?);
+            }
+            ("seccomp", "unconfined") => security.seccomp = SeccompChoice::Unconfined,
+            ("seccomp", "builtin") => security.seccomp = SeccompChoice::Default,
+            ("seccomp", profile) => security.seccomp = SeccompChoice::Profile(profile.to_owned()),
+            ("apparmor" | "label", _) => {}
+            _ => return Err(invalid(2)),
+        }
+    }
+    Ok(security)
+}
+
+/// The words of Go's `strconv.ParseBool`.
+fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Refuses options that [`document`] would refuse at the start, where dockerd does so at creation.
+pub(crate) fn check_security(host: &HostConfig) -> Result<(), EngineError> {
+    security(host).map(drop)
+}
+
+/// The same for `--cap-add` and `--cap-drop`.
+pub(crate) fn check_capabilities(host: &HostConfig) -> Result<(), EngineError> {
     let no_capabilities = Default::default();
     for (names, option) in [(&host.cap_add, "CapAdd"), (&host.cap_drop, "CapDrop")] {
         let resolved = spec::capabilities::resolve(
@@ -176,6 +216,11 @@ fn propagation(text: &str) -> Propagation {
     all.into_iter().find(|known| known.as_str() == text).unwrap_or_default()
 }
 
+/// mount_setattr(2) came with Linux 5.12.
+fn can_be_read_only_below() -> bool {
+    host().kernel >= (5, 12)
+}
+
 fn own_mount(mount: &MountRecord) -> MountInput {
     if mount.kind == MountKind::Tmpfs {
         return MountInput::Tmpfs { target: PathBuf::from(&mount.destination), options: mount.tmpfs_options.clone() };
@@ -183,7 +228,11 @@ fn own_mount(mount: &MountRecord) -> MountInput {
     MountInput::Bind(Bind {
         source: mount.source.clone(),
         target: PathBuf::from(&mount.destination),
-        access: if mount.read_only { BindAccess::ReadOnly } else { BindAccess::ReadWrite },
+        access: match mount.read_only {
+            true if mount.writable_below || !can_be_read_only_below() => BindAccess::ReadOnly,
+            true => BindAccess::ReadOnlyRecursive,
+            false => BindAccess::ReadWrite,
+        },
         depth: if mount.non_recursive { BindDepth::Single } else { BindDepth::Recursive },
         propagation: propagation(&mount.propagation),
     })
@@ -251,15 +300,7 @@ fn ipc(engine: &Inner, host: &HostConfig, paths: &ContainerPaths) -> Result<Ipc,
         "shareable" => Ok(Ipc::Shareable(shared_memory(paths))),
         mode => match mode.strip_prefix("container:") {
             Some(name) => {
-                let other = engine.index.find(name)?;
-                let shm = shared_memory(&other.paths);
-                if !shm.exists() {
-                    let text = format!(
-                        "non-shareable IPC (hint: use IpcMode:shareable for the donor container): {}",
-                        other.id
-                    );
-                    return Err(EngineError::conflict(text));
-                }
+                let shm = shared_memory(&engine.index.find(name)?.paths);
                 Ok(Ipc::Container { namespace: namespace_of(engine, name, "ipc")?, shm })
             }
             None => Ok(Ipc::Private),
@@ -267,13 +308,13 @@ fn ipc(engine: &Inner, host: &HostConfig, paths: &ContainerPaths) -> Result<Ipc,
     }
 }
 
-/// The limits of a container.
-pub(crate) fn resources(host: &HostConfig) -> Resources {
+/// The limits of a container. Blocking: it looks at the devices that have some.
+fn resources(host: &HostConfig) -> Result<Resources, EngineError> {
     let rates = |devices: &Option<Vec<ThrottleDevice>>| {
-        devices.iter().flatten().filter_map(|device| device_rate(&device.path, device.rate)).collect()
+        devices.iter().flatten().map(|device| device_rate(&device.path, device.rate)).collect::<Result<Vec<_>, _>>()
     };
     let weights = host.blkio_weight_device.iter().flatten();
-    Resources {
+    Ok(Resources {
         memory: host.memory,
         memory_swap: host.memory_swap,
         memory_reservation: host.memory_reservation,
@@ -289,19 +330,22 @@ pub(crate) fn resources(host: &HostConfig) -> Resources {
         cpu_realtime_period: host.cpu_realtime_period,
         pids_limit: host.pids_limit,
         blkio_weight: host.blkio_weight,
-        blkio_weight_device: weights.filter_map(|device| device_rate(&device.path, device.weight.into())).collect(),
-        blkio_read_bps: rates(&host.blkio_device_read_bps),
-        blkio_write_bps: rates(&host.blkio_device_write_bps),
-        blkio_read_iops: rates(&host.blkio_device_read_iops),
-        blkio_write_iops: rates(&host.blkio_device_write_iops),
-    }
+        blkio_weight_device: weights
+            .map(|device| device_rate(&device.path, device.weight.into()))
+            .collect::<Result<_, _>>()?,
+        blkio_read_bps: rates(&host.blkio_device_read_bps)?,
+        blkio_write_bps: rates(&host.blkio_device_write_bps)?,
+        blkio_read_iops: rates(&host.blkio_device_read_iops)?,
+        blkio_write_iops: rates(&host.blkio_device_write_iops)?,
+    })
 }
 
-fn device_rate(path: &str, rate: u64) -> Option<DeviceRate> {
-    use std::os::unix::fs::MetadataExt;
-    let device = std::fs::metadata(path).ok()?.rdev();
+fn device_rate(path: &str, rate: u64) -> Result<DeviceRate, EngineError> {
+    let found = nix::sys::stat::stat(path)
+        .map_err(|error| EngineError::internal(format!("stat {path}: {}", error.desc().to_lowercase())))?;
+    let device = found.st_rdev;
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    Some(DeviceRate { major: major as i64, minor: minor as i64, rate })
+    Ok(DeviceRate { major: major as i64, minor: minor as i64, rate })
 }
 
 /// The OCI `process` of an exec.
@@ -332,6 +376,42 @@ pub(crate) fn exec_process(
 
 /// What `update` tells the runtime.
 pub(crate) fn oci_resources(host: &HostConfig) -> Result<serde_json::Value, EngineError> {
-    let resources = spec::resources::resources(&resources(host)).map_err(refused)?;
+    let resources = spec::resources::resources(&resources(host)?).map_err(refused)?;
     serde_json::to_value(resources).map_err(|error| EngineError::internal(format!("runtime spec: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_options_are_read_as_dockerd_does() {
+        let read = |option: &str| {
+            let host = HostConfig { security_opt: Some(vec![option.into()]), ..HostConfig::default() };
+            security(&host).map_err(|error| error.to_string())
+        };
+        for (option, error) in [
+            ("x", "invalid --security-opt 1: \"x\""),
+            ("x=y", "invalid --security-opt 2: \"x=y\""),
+            ("systempaths=unconfined", "invalid --security-opt 2: \"systempaths=unconfined\""),
+            ("no-new-privileges=maybe", "invalid --security-opt 2: \"no-new-privileges=maybe\""),
+        ] {
+            assert_eq!(read(option).unwrap_err(), error);
+        }
+        for option in ["no-new-privileges", "no-new-privileges:true", "no-new-privileges=1"] {
+            assert!(read(option).unwrap().no_new_privileges, "{option}");
+        }
+        assert!(!read("no-new-privileges=false").unwrap().no_new_privileges);
+        assert_eq!(read("writable-cgroups=false").unwrap().writable_cgroups, Some(false));
+        assert_eq!(read("writable-cgroups").unwrap().writable_cgroups, Some(true));
+        assert_eq!(read("seccomp=unconfined").unwrap().seccomp, SeccompChoice::Unconfined);
+        assert!(read("disable").is_ok() && read("label=type:x").is_ok());
+    }
+
+    #[test]
+    fn a_device_with_a_limit_must_be_there() {
+        let error = device_rate("/dev/no-such", 1).unwrap_err().to_string();
+        assert_eq!(error, "stat /dev/no-such: no such file or directory");
+        assert_eq!(device_rate("/dev/null", 5).unwrap(), DeviceRate { major: 1, minor: 3, rate: 5 });
+    }
 }

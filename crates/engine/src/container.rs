@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use docker_types::container::{EndpointSettings, HealthLog, UpdateRequest};
+use docker_types::container::{EndpointSettings, HealthLog, HostConfig};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::options::{AttachOptions, DisconnectMode, RemoveOptions, StopOptions};
@@ -46,7 +46,8 @@ pub(crate) enum Command {
         reply: Reply,
     },
     Update {
-        request: Box<UpdateRequest>,
+        /// The changes, as the settings of a container that has nothing else.
+        asked: Box<HostConfig>,
         reply: Reply,
     },
     Connect {

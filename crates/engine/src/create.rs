@@ -9,14 +9,15 @@ use image::ImageRecord;
 
 use crate::clock::{Clock, fresh_id};
 use crate::engine::{Inner, blocking};
+use crate::host_limits::HostLimits;
 use crate::launch::{parse_port, port_requests};
 use crate::merge::{command_of, merge};
-use crate::mount_points::plan_mounts;
-use crate::options::CreateOptions;
+use crate::mount_points::{check_inherited_mode, plan_mounts};
+use crate::options::{CreateOptions, ReadOnlyDepth};
 use crate::record::{ContainerPaths, Flush, MountKind, MountRecord, RECORD_VERSION, Record, TaskRecord};
 use crate::spec::DEFAULT_SHM_SIZE;
 use crate::volumes::LOCAL_DRIVER;
-use crate::{Engine, EngineError, FileKind, endpoint_settings, owner, task_files, validate};
+use crate::{Engine, EngineError, FileKind, endpoint_settings, joined, owner, platform, task_files, validate};
 
 impl Engine {
     /// Makes a container; `name` without or with `/`, `None` for a random one.
@@ -27,8 +28,11 @@ impl Engine {
         options: CreateOptions,
     ) -> Result<CreateResponse, EngineError> {
         let engine = &self.0;
-        let image = self.image_of(&request, &options)?;
-        let mut draft = draft(engine, request, &image)?;
+        let given = Given::new(engine, request)?;
+        let (image, foreign) = self.image_of(&given, &options)?;
+        let mut warnings = given.warnings.clone();
+        warnings.extend(foreign);
+        let mut draft = draft(engine, given, &image)?;
         let files = options.task.as_ref().map(|task| task.files.clone()).unwrap_or_default();
         task_files::check(&files)?;
         draft.task = options.task.as_ref().map(|task| TaskRecord {
@@ -46,47 +50,52 @@ impl Engine {
         draft.name = engine.index.reserve(name, &draft.id)?;
         let mut undo = Undo { engine: engine.clone(), record: Some(draft.clone()) };
         set_host_defaults(engine, &mut draft);
-        let made = make(engine, draft, &image, &mut undo).await?;
+        let made = make(engine, draft, &image, options.read_only, &mut undo).await?;
         undo.record = None;
-        let response = CreateResponse { id: made.id.clone(), warnings: Vec::new() };
+        let response = CreateResponse { id: made.id.clone(), warnings };
         let attributes = made.event_attributes();
         owner::spawn(engine, made, files, None);
         engine.events.log("container", "create", &response.id, attributes);
         Ok(response)
     }
 
-    fn image_of(&self, request: &CreateRequest, options: &CreateOptions) -> Result<ImageRecord, EngineError> {
-        if request.image.is_empty() {
-            let given = request.config() != ContainerConfig::default();
+    /// The image, and a warning if it is for another machine.
+    fn image_of(&self, given: &Given, options: &CreateOptions) -> Result<(ImageRecord, Option<String>), EngineError> {
+        let name = &given.config.image;
+        if name.is_empty() {
+            let other = given.config != ContainerConfig::default();
             let text =
-                if given { "No image specified" } else { "config cannot be empty in order to create a container" };
+                if other { "No image specified" } else { "config cannot be empty in order to create a container" };
             return Err(EngineError::invalid(text));
         }
-        let image = self.0.images.resolve(&request.image)?;
-        let Some(wanted) = options.platform.as_deref().filter(|platform| !platform.is_empty()) else {
-            return Ok(image);
-        };
-        let mut parts = wanted.split('/');
-        let (os, architecture) = (parts.next().unwrap_or_default(), parts.next());
-        let fits = (os == image.platform.os || architecture.is_none() && os == image.platform.architecture)
-            && architecture.is_none_or(|architecture| architecture == image.platform.architecture);
-        if fits {
-            return Ok(image);
-        }
-        let have = format!("{}/{}", image.platform.os, image.platform.architecture);
-        Err(EngineError::not_found(format!(
-            "image with reference {} was found but its platform ({have}) does not match the specified platform ({wanted})",
-            request.image
-        )))
+        let image = self.0.images.resolve(name)?;
+        let warning = platform::check(&image, name, options.platform.as_deref())?;
+        Ok((image, warning))
     }
 }
 
-/// The record without what must be made: checked and merged.
-fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<Record, EngineError> {
-    let mut config = request.config();
-    let mut host = request.host_config.unwrap_or_default();
-    let networking = request.networking_config.unwrap_or_default();
-    check_network(engine, &mut host, &config)?;
+/// What the user asks for, checked as far as it can be without the image.
+struct Given {
+    config: ContainerConfig,
+    host: HostConfig,
+    networking: NetworkingConfig,
+    warnings: Vec<String>,
+}
+
+impl Given {
+    fn new(engine: &Inner, request: CreateRequest) -> Result<Self, EngineError> {
+        let mut config = request.config();
+        let mut host = request.host_config.unwrap_or_default();
+        check_network(&mut host, &config)?;
+        let warnings = validate::check_request(&mut config, &mut host, &engine.config, HostLimits::current())?;
+        Ok(Self { config, host, networking: request.networking_config.unwrap_or_default(), warnings })
+    }
+}
+
+/// The record without what must be made: merged with the image.
+fn draft(engine: &Inner, given: Given, image: &ImageRecord) -> Result<Record, EngineError> {
+    let Given { mut config, mut host, networking, .. } = given;
+    joined::settle(engine, &mut host)?;
     merge(&mut config, &image.config)?;
     if host.log_config.kind.is_empty() {
         host.log_config.kind.clone_from(&engine.config.log_driver);
@@ -95,9 +104,8 @@ fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<
             options.entry(name.clone()).or_insert_with(|| value.clone());
         }
     }
-    validate::check_config(&config)?;
-    validate::check_host_config(&host, &engine.config)?;
-    crate::bundle::check(&host)?;
+    validate::check_log(&host)?;
+    crate::bundle::check_security(&host)?;
     for port in config.exposed_ports.keys() {
         parse_port(port)?;
     }
@@ -120,16 +128,13 @@ fn draft(engine: &Inner, request: CreateRequest, image: &ImageRecord) -> Result<
 }
 
 /// Whether the network exists is asked at the start, as in dockerd: here "not found" would mean the image to clients.
-fn check_network(engine: &Inner, host: &mut HostConfig, config: &ContainerConfig) -> Result<(), EngineError> {
+fn check_network(host: &mut HostConfig, config: &ContainerConfig) -> Result<(), EngineError> {
     if matches!(host.network_mode.as_str(), "" | "default") {
         "bridge".clone_into(&mut host.network_mode);
     }
-    if let Some(name) = host.network_mode.strip_prefix("container:") {
-        if let Some(text) = conflict_with_joining(name, host, config) {
-            return Err(EngineError::invalid(text));
-        }
-        let joined = engine.index.find(name)?.id.clone();
-        host.network_mode = format!("container:{joined}");
+    let joined = host.network_mode.strip_prefix("container:");
+    if let Some(text) = joined.and_then(|name| conflict_with_joining(name, host, config)) {
+        return Err(EngineError::invalid(text));
     }
     if host.uts_mode == "host" && !config.hostname.is_empty() {
         return Err(EngineError::invalid("conflicting options: hostname and the UTS mode"));
@@ -185,9 +190,6 @@ fn set_host_defaults(engine: &Inner, record: &mut Record) {
     if host.memory > 0 && host.memory_swap == 0 {
         host.memory_swap = host.memory.saturating_mul(2);
     }
-    if host.memory_swappiness == Some(-1) {
-        host.memory_swappiness = None;
-    }
     host.oom_kill_disable.get_or_insert(false);
     host.pids_limit = host.pids_limit.filter(|limit| *limit != 0);
     if host.runtime.is_empty() {
@@ -223,6 +225,7 @@ async fn make(
     engine: &Arc<Inner>,
     mut draft: Record,
     image: &ImageRecord,
+    read_only: ReadOnlyDepth,
     undo: &mut Undo,
 ) -> Result<Record, EngineError> {
     let inherited = inherited_mounts(engine, &draft.host_config)?;
@@ -235,6 +238,7 @@ async fn make(
                 Kept { engine: engine.clone(), record: Record { id: record.id.clone(), ..Record::default() } };
             for planned in planned {
                 let mut mount = planned.mount;
+                mount.writable_below |= read_only == ReadOnlyDepth::Single && mount.kind == MountKind::Bind;
                 if let Some(request) = planned.volume {
                     make_volume(&engine, &mut mount, &request)?;
                 }
@@ -288,9 +292,10 @@ fn inherited_mounts(engine: &Inner, host: &HostConfig) -> Result<Vec<MountRecord
     let mut mounts = Vec::new();
     for entry in host.volumes_from.iter().flatten() {
         let (name, mode) = entry.split_once(':').unwrap_or((entry, ""));
-        if !mode.split(',').all(|word| matches!(word, "" | "ro" | "rw" | "z" | "Z")) {
-            return Err(EngineError::invalid(format!("invalid mode: {mode}")));
+        if entry.is_empty() {
+            return Err(EngineError::invalid("volumes-from specification cannot be an empty string"));
         }
+        check_inherited_mode(mode)?;
         // A container that is not there is the request's fault: 404 would say that the image is missing.
         let other = engine.index.find(name).map_err(|error| EngineError::invalid(error.to_string()))?.record();
         for mount in other.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs) {

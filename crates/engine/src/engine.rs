@@ -18,6 +18,7 @@ use crate::cgroup_lock::CgroupLock;
 use crate::container::{Command, Container, View};
 use crate::events::{EventBus, EventStream};
 use crate::exec::Execs;
+use crate::host_limits::HostLimits;
 use crate::index::Index;
 use crate::network::NetworkBackend;
 use crate::options::{AttachOptions, DisconnectMode, RemoveOptions, Shutdown, SizeMode, StopOptions, WaitCondition};
@@ -129,9 +130,10 @@ impl Engine {
 
     /// Changes limits and restart policy.
     pub async fn update(&self, container: &str, request: UpdateRequest) -> Result<UpdateResponse, EngineError> {
-        let request = Box::new(request);
-        self.find(container)?.ask(|reply| Command::Update { request, reply }).await?;
-        Ok(UpdateResponse::default())
+        let mut asked = Box::new(crate::update::asked(request));
+        let warnings = crate::validate::check_update(&mut asked, &self.0.config, HostLimits::current())?;
+        self.find(container)?.ask(|reply| Command::Update { asked, reply }).await?;
+        Ok(UpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) })
     }
 
     /// Removes it; with `force` also if it runs.

@@ -37,8 +37,8 @@ impl Index {
     /// Reserves a name for an id; without one a random one is found.
     pub(crate) fn reserve(&self, name: Option<&str>, id: &str) -> Result<String, EngineError> {
         let Some(name) = name else { return Ok(self.reserve_random(id)) };
-        let name = name.strip_prefix('/').unwrap_or(name);
         check_name(name)?;
+        let name = name.strip_prefix('/').unwrap_or(name);
         let mut state = self.lock();
         match state.names.get(name) {
             Some(holder) if holder != id => Err(name_conflict(name, holder)),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use docker_types::container::HostConfig;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use shim::launch::{Launch, LogDriver, LogSpec, RuntimeCommand, SignalPath};
 use shim::protocol::WindowSize;
@@ -19,8 +20,7 @@ use crate::log_options;
 use crate::network::{ContainerNetwork, EtcFiles, NetworkError, NetworkMode, NetworkRequest, PortRequest, Protocol};
 use crate::options::SecretFile;
 use crate::record::{ContainerPaths, Flush, MountKind, MountRecord, Record, replace_file};
-use crate::task_files;
-use crate::{EngineError, ErrorKind, endpoint_settings};
+use crate::{EngineError, endpoint_settings, propagation, task_files};
 
 /// Names of the files that are bound over those of the image.
 pub(crate) const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
@@ -58,29 +58,26 @@ pub(crate) fn network_mode(record: &Record) -> NetworkMode {
     }
 }
 
-/// Refuses to join the namespace of a container that does not run.
-pub(crate) fn check_joined(engine: &Inner, record: &Record) -> Result<(), EngineError> {
-    let host = &record.host_config;
-    for (mode, what) in [(&host.network_mode, "network"), (&host.ipc_mode, "IPC"), (&host.pid_mode, "PID")] {
-        let Some(name) = mode.strip_prefix("container:") else { continue };
-        let joined = engine.index.find(name)?.record();
-        if !joined.life.phase.has_process() {
-            let text = match what {
-                "network" => format!("cannot join network namespace of a non running container: {name}"),
-                what => format!("cannot join {what} namespace of container {name}: container {name} is not running"),
-            };
-            return Err(EngineError::new(ErrorKind::Conflict, text));
-        }
-    }
-    Ok(())
-}
-
 /// Port and protocol of `80/tcp`.
 pub(crate) fn parse_port(text: &str) -> Result<(u16, Protocol), EngineError> {
     let invalid = || EngineError::invalid(format!("invalid port specification: \"{text}\""));
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = Protocol::parse(protocol).ok_or_else(invalid)?;
     Ok((port.parse().map_err(|_| invalid())?, protocol))
+}
+
+/// What dockerd reads of `-p` before all else: numbers and ranges.
+pub(crate) fn check_port_bindings(host: &HostConfig) -> Result<(), EngineError> {
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    for (port, bindings) in host.port_bindings.iter().flatten() {
+        let own = port.split('/').next().unwrap_or_default();
+        let hosts = bindings.iter().flatten().map(|binding| binding.host_port.split('/').next().unwrap_or_default());
+        let is_range = |text: &str| text.is_empty() || text.split('-').all(is_port);
+        if let Some(wrong) = (!is_port(own)).then_some(own).or(hosts.into_iter().find(|text| !is_range(text))) {
+            return Err(EngineError::invalid(format!("invalid port specification: {wrong:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// Where a port is opened on the host, `None` for every address. Only IPv4: there is no proxy that could pass on from IPv6.
@@ -214,7 +211,10 @@ fn mount_all(engine: &Inner, record: &mut Record, rootfs: &Path) -> Result<(), E
     for mount in &mut record.mounts {
         match mount.kind {
             MountKind::Tmpfs => {}
-            MountKind::Bind => bind_source(mount)?,
+            MountKind::Bind => {
+                bind_source(mount)?;
+                propagation::check(mount, &engine.config.data_root)?;
+            }
             MountKind::Volume => {
                 let data = engine.volumes.mount(&mount.name, &id)?;
                 if std::mem::take(&mut mount.copy_up) {

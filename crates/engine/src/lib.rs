@@ -22,9 +22,12 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod host_limits;
 mod index;
 mod inspect;
+mod joined;
 mod launch;
+mod limits;
 mod list;
 mod log_options;
 mod logs;
@@ -36,6 +39,8 @@ mod network;
 mod options;
 mod orphan;
 mod owner;
+mod platform;
+mod propagation;
 mod record;
 mod restart;
 #[allow(dead_code, reason = "it speaks the whole of the shim's protocol, whatever is asked of it now")]
@@ -61,7 +66,7 @@ pub use network::{
     PortRequest, Protocol, PublishedPort,
 };
 pub use options::{
-    AttachOptions, CreateOptions, DisconnectMode, FileKind, ListOptions, LogsOptions, RemoveOptions, SecretFile,
-    Shutdown, SizeMode, StopOptions, TaskOptions, WaitCondition,
+    AttachOptions, CreateOptions, DisconnectMode, FileKind, ListOptions, LogsOptions, ReadOnlyDepth, RemoveOptions,
+    SecretFile, Shutdown, SizeMode, StopOptions, TaskOptions, WaitCondition,
 };
 pub use streams::{Attached, OutputFrame, OutputSource};

@@ -43,41 +43,110 @@ fn bad_spec(spec: &str) -> EngineError {
     EngineError::invalid(format!("invalid volume specification: '{spec}'"))
 }
 
+/// Why nothing can be mounted there; dockerd looks in this order.
+pub(crate) fn check_target(target: &str) -> Result<(), String> {
+    let mut rooted = String::from("/");
+    rooted.push_str(target.strip_prefix('/').unwrap_or(target));
+    let is_root = clean_path(&rooted).as_deref() == Some("/") && target.starts_with('/');
+    match target {
+        _ if is_root => Err("invalid specification: destination can't be '/'".to_owned()),
+        target if !target.starts_with('/') => {
+            Err(format!("invalid mount path: '{target}' mount path must be absolute"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Words of a mount's mode by what they say; each may be said once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ModeWord {
+    Access,
+    Label,
+    Propagation,
+    Copy,
+    Consistency,
+}
+
+fn mode_word(word: &str) -> Option<ModeWord> {
+    Some(match word {
+        "ro" | "rw" => ModeWord::Access,
+        "z" | "Z" => ModeWord::Label,
+        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => ModeWord::Propagation,
+        "nocopy" => ModeWord::Copy,
+        "consistent" | "cached" | "delegated" => ModeWord::Consistency,
+        _ => return None,
+    })
+}
+
+/// The kinds of words in a mode; `None` if it is none.
+fn mode_words(mode: &str) -> Option<Vec<ModeWord>> {
+    let mut kinds = Vec::new();
+    for word in mode.split(',').filter(|_| !mode.is_empty()) {
+        let kind = mode_word(word)?;
+        if kinds.contains(&kind) {
+            return None;
+        }
+        kinds.push(kind);
+    }
+    Some(kinds)
+}
+
+/// The mode of `--volumes-from`: what a volume has by its container cannot be changed.
+pub(crate) fn check_inherited_mode(mode: &str) -> Result<(), EngineError> {
+    let fixed = [ModeWord::Propagation, ModeWord::Copy];
+    match mode_words(mode) {
+        Some(words) if !words.iter().any(|word| fixed.contains(word)) => Ok(()),
+        _ => Err(EngineError::invalid(format!("invalid mode: {mode}"))),
+    }
+}
+
 /// One of `HostConfig.Binds`: `source:destination[:mode]`, `name:destination[:mode]`, `destination`.
 fn parse_bind(spec: &str, driver: &str) -> Result<PlannedMount, EngineError> {
     let parts: Vec<&str> = spec.split(':').collect();
     let (source, destination, mode) = match parts.as_slice() {
+        ["", ..] => return Err(bad_spec(spec)),
         [destination] => ("", *destination, ""),
+        // a volume without a source has no mode
+        [_, mode] if mode_words(mode).is_some() => return Err(bad_spec(spec)),
         [source, destination] => (*source, *destination, ""),
         [source, destination, mode] => (*source, *destination, *mode),
         _ => return Err(bad_spec(spec)),
     };
-    if destination.is_empty() || (parts.len() > 1 && source.is_empty()) {
-        return Err(bad_spec(spec));
-    }
-    let Some(target) = clean_path(destination) else {
-        return Err(EngineError::invalid(format!(
-            "invalid volume specification: '{spec}': invalid mount config for type \"volume\": invalid mount path: \
-             '{destination}' mount path must be absolute"
-        )));
+    let words = mode_words(mode).ok_or_else(|| EngineError::invalid(format!("invalid mode: {mode}")))?;
+    let is_bind = source.starts_with('/');
+    let kind = if is_bind { "bind" } else { "volume" };
+    let bad = |reason: &str| {
+        let reason = bad_mount(kind, reason);
+        EngineError::invalid(format!("invalid volume specification: '{spec}': {reason}"))
     };
-    if target == "/" {
-        return Err(EngineError::invalid(format!(
-            "invalid volume specification: '{spec}': invalid mount config for type \"volume\": invalid specification: \
-             destination can't be '/'"
-        )));
+    if destination.is_empty() {
+        return Err(bad("field Target must not be empty"));
     }
-    let mut mount = MountRecord { destination: target, mode: mode.to_owned(), ..MountRecord::default() };
-    read_mode(&mut mount, mode, source.starts_with('/'))?;
-    if source.starts_with('/') {
+    check_target(destination).map_err(|reason| bad(&reason))?;
+    if is_bind && words.contains(&ModeWord::Copy) {
+        return Err(bad("field VolumeOptions must not be specified"));
+    }
+    if !is_bind && words.contains(&ModeWord::Propagation) {
+        return Err(bad("field BindOptions must not be specified"));
+    }
+    let mut mount = MountRecord {
+        destination: clean_path(destination).ok_or_else(|| bad_spec(spec))?,
+        mode: mode.to_owned(),
+        read_only: mode.split(',').any(|word| word == "ro"),
+        ..MountRecord::default()
+    };
+    if is_bind {
+        let propagation = mode.split(',').find(|word| mode_word(word) == Some(ModeWord::Propagation));
         mount.kind = MountKind::Bind;
         mount.source = PathBuf::from(clean_path(source).ok_or_else(|| bad_spec(spec))?);
         mount.make_source = true;
+        mount.propagation_asked = propagation.is_some();
+        mount.propagation = propagation.unwrap_or_default().to_owned();
         return Ok(PlannedMount { mount, volume: None });
     }
     mount.kind = MountKind::Volume;
     mount.anonymous = source.is_empty();
-    mount.copy_up = !mode.split(',').any(|word| word == "nocopy");
+    mount.copy_up = !words.contains(&ModeWord::Copy);
     // dockerd shows `z` for named volumes without a mode
     if mode.is_empty() && !source.is_empty() {
         mount.mode = "z".to_owned();
@@ -87,24 +156,13 @@ fn parse_bind(spec: &str, driver: &str) -> Result<PlannedMount, EngineError> {
     Ok(PlannedMount { mount, volume: Some(volume) })
 }
 
-fn read_mode(mount: &mut MountRecord, mode: &str, is_bind: bool) -> Result<(), EngineError> {
-    let bad = || EngineError::invalid(format!("invalid mode: {mode}"));
-    for word in mode.split(',').filter(|word| !word.is_empty()) {
-        match word {
-            "ro" => mount.read_only = true,
-            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" | "default" => {}
-            "nocopy" | "copy" if !is_bind => {}
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" if is_bind => {
-                word.clone_into(&mut mount.propagation);
-            }
-            _ => return Err(bad()),
-        }
-    }
-    Ok(())
-}
-
 fn bad_mount(kind: &str, reason: &str) -> EngineError {
     EngineError::invalid(format!("invalid mount config for type \"{kind}\": {reason}"))
+}
+
+/// Refuses one of `HostConfig.Mounts` that makes no sense, before the image is looked for.
+pub(crate) fn check_mount(wanted: &Mount) -> Result<(), EngineError> {
+    parse_mount(wanted).map(drop)
 }
 
 /// One of `HostConfig.Mounts`.
@@ -113,13 +171,8 @@ fn parse_mount(wanted: &Mount) -> Result<PlannedMount, EngineError> {
     if wanted.target.is_empty() {
         return Err(bad_mount(kind, "field Target must not be empty"));
     }
-    let Some(target) = clean_path(&wanted.target) else {
-        let text = format!("invalid mount path: '{}' mount path must be absolute", wanted.target);
-        return Err(bad_mount(kind, &text));
-    };
-    if target == "/" {
-        return Err(bad_mount(kind, "invalid specification: destination can't be '/'"));
-    }
+    check_target(&wanted.target).map_err(|reason| bad_mount(kind, &reason))?;
+    let target = clean_path(&wanted.target).unwrap_or_default();
     let mut mount =
         MountRecord { destination: target, read_only: wanted.read_only, from_mounts: true, ..MountRecord::default() };
     match kind {
@@ -131,9 +184,9 @@ fn parse_mount(wanted: &Mount) -> Result<PlannedMount, EngineError> {
             parse_tmpfs(&mut mount, wanted)?;
             Ok(PlannedMount { mount, volume: None })
         }
-        "volume" => Ok(parse_volume_mount(mount, wanted)),
-        "cluster" | "npipe" | "image" => Err(bad_mount(kind, &format!("mounts of type {kind} are not supported"))),
-        other => Err(EngineError::invalid(format!("mount type unknown: \"{other}\""))),
+        "volume" => parse_volume_mount(mount, wanted),
+        "cluster" | "image" => Err(bad_mount(kind, &format!("mounts of type {kind} are not supported"))),
+        _ => Err(bad_mount(kind, "mount type unknown")),
     }
 }
 
@@ -158,17 +211,32 @@ fn parse_bind_mount(mount: &mut MountRecord, wanted: &Mount) -> Result<(), Engin
     }
     mount.kind = MountKind::Bind;
     mount.source = PathBuf::from(source);
+    mount.propagation_asked = !options.propagation.is_empty();
     mount.propagation = options.propagation;
     mount.non_recursive = options.non_recursive;
+    mount.writable_below = options.read_only_non_recursive;
     mount.make_source = options.create_mountpoint;
     Ok(())
 }
 
-fn parse_volume_mount(mut mount: MountRecord, wanted: &Mount) -> PlannedMount {
+fn parse_volume_mount(mut mount: MountRecord, wanted: &Mount) -> Result<PlannedMount, EngineError> {
     let options = wanted.volume_options.clone().unwrap_or_default();
+    let anonymous = wanted.source.is_empty();
+    if wanted.bind_options.is_some() {
+        return Err(bad_mount("volume", "field BindOptions must not be specified"));
+    }
+    if anonymous && !options.subpath.is_empty() {
+        return Err(bad_mount("volume", "must not set Subpath when using anonymous volumes"));
+    }
+    if !is_local(&options.subpath) {
+        return Err(bad_mount("volume", "subpath must be a relative path within the volume"));
+    }
+    if anonymous && wanted.read_only {
+        return Err(bad_mount("volume", "must not set ReadOnly mode when using anonymous volumes"));
+    }
     let driver = options.driver_config.unwrap_or_default();
     mount.kind = MountKind::Volume;
-    mount.anonymous = wanted.source.is_empty();
+    mount.anonymous = anonymous;
     mount.copy_up = !options.no_copy && options.subpath.is_empty();
     mount.subpath = options.subpath;
     mount.mode = if wanted.source.is_empty() { String::new() } else { "z".to_owned() };
@@ -179,12 +247,30 @@ fn parse_volume_mount(mut mount: MountRecord, wanted: &Mount) -> PlannedMount {
         labels: options.labels,
         ..VolumeCreateRequest::default()
     };
-    PlannedMount { mount, volume: Some(volume) }
+    Ok(PlannedMount { mount, volume: Some(volume) })
+}
+
+/// Whether a path, as written, stays below where it begins. An empty one does.
+fn is_local(path: &str) -> bool {
+    let mut depth = 0_usize;
+    let steps = path.split('/').all(|step| {
+        let next = match step {
+            "" | "." => Some(depth),
+            ".." => depth.checked_sub(1),
+            _ => Some(depth + 1),
+        };
+        depth = next.unwrap_or_default();
+        next.is_some()
+    });
+    steps && !path.starts_with('/')
 }
 
 fn parse_tmpfs(mount: &mut MountRecord, wanted: &Mount) -> Result<(), EngineError> {
     if !wanted.source.is_empty() {
         return Err(bad_mount("tmpfs", "field Source must not be specified"));
+    }
+    if wanted.bind_options.is_some() {
+        return Err(bad_mount("tmpfs", "field BindOptions must not be specified"));
     }
     let options = wanted.tmpfs_options.clone().unwrap_or_default();
     mount.kind = MountKind::Tmpfs;
@@ -200,6 +286,14 @@ fn parse_tmpfs(mount: &mut MountRecord, wanted: &Mount) -> Result<(), EngineErro
         mount.tmpfs_options.push(format!("size={}", options.size_bytes));
     }
     for option in &options.options {
+        let reason = match option.as_slice() {
+            [name] | [name, _] if matches!(name.as_str(), "exec" | "noexec") => None,
+            [name] | [name, _] => Some(format!("invalid option: {name}")),
+            _ => Some("invalid option array length".to_owned()),
+        };
+        if let Some(reason) = reason {
+            return Err(bad_mount("tmpfs", &reason));
+        }
         mount.tmpfs_options.push(option.join("="));
     }
     Ok(())
@@ -207,10 +301,8 @@ fn parse_tmpfs(mount: &mut MountRecord, wanted: &Mount) -> Result<(), EngineErro
 
 /// `--tmpfs destination:options`.
 fn plan_tmpfs(destination: &str, options: &str) -> Result<PlannedMount, EngineError> {
-    let Some(target) = clean_path(destination) else {
-        let text = format!("invalid mount path: '{destination}' mount path must be absolute");
-        return Err(bad_mount("tmpfs", &text));
-    };
+    // it was checked before
+    let target = clean_path(destination).unwrap_or_default();
     let mut words: Vec<String> = ["noexec", "nosuid", "nodev"].iter().map(|word| (*word).to_owned()).collect();
     for word in options.split(',').filter(|word| !word.is_empty()) {
         if !is_tmpfs_word(word) {
@@ -316,10 +408,31 @@ mod tests {
             (MountKind::Volume, false, true, "z")
         );
         assert!(!bind("data:/c:nocopy").unwrap().copy_up);
-        assert_eq!(bind("/a:/c:what").unwrap_err(), "invalid mode: what");
-        assert_eq!(bind(":/c").unwrap_err(), "invalid volume specification: ':/c'");
-        assert!(bind("/a:c").unwrap_err().ends_with("invalid mount path: 'c' mount path must be absolute"));
-        assert!(bind("/a:/").unwrap_err().ends_with("destination can't be '/'"));
+        let refused = |spec: &str| bind(spec).unwrap_err();
+        for mode in ["what", "ro,rw", "z,Z", "ro,", "default", "copy", "shared,slave"] {
+            assert_eq!(refused(&format!("/a:/c:{mode}")), format!("invalid mode: {mode}"));
+        }
+        for spec in [":/c", "/c:ro", "a:/b:ro:x", "/a:"] {
+            assert_eq!(refused(spec), format!("invalid volume specification: '{spec}'"));
+        }
+        for (spec, kind, reason) in [
+            ("/a:c", "bind", "invalid mount path: 'c' mount path must be absolute"),
+            ("a:c", "volume", "invalid mount path: 'c' mount path must be absolute"),
+            ("/a:/", "bind", "invalid specification: destination can't be '/'"),
+            ("/a:/b:nocopy", "bind", "field VolumeOptions must not be specified"),
+            ("v:/b:shared", "volume", "field BindOptions must not be specified"),
+        ] {
+            let text =
+                format!("invalid volume specification: '{spec}': invalid mount config for type \"{kind}\": {reason}");
+            assert_eq!(refused(spec), text);
+        }
+        assert!(bind("/a:/c:z,cached,ro,rslave").unwrap().propagation_asked);
+        assert!(!bind("/a:/c:ro").unwrap().propagation_asked);
+        for (mode, fits) in
+            [("", true), ("ro", true), ("z,ro", true), ("shared", false), ("nocopy", false), ("x", false)]
+        {
+            assert_eq!(check_inherited_mode(mode).is_ok(), fits, "{mode}");
+        }
     }
 
     #[test]
@@ -335,7 +448,31 @@ mod tests {
             check(mount("bind", "/no/such", "/x")).unwrap_err(),
             "invalid mount config for type \"bind\": bind source path does not exist: /no/such"
         );
-        assert_eq!(check(mount("what", "", "/x")).unwrap_err(), "mount type unknown: \"what\"");
+        for (kind, source, target, change, reason) in [
+            ("what", "", "/x", "", "mount type unknown"),
+            ("npipe", "", "/x", "", "mount type unknown"),
+            ("volume", "", "/x", "read-only", "must not set ReadOnly mode when using anonymous volumes"),
+            ("volume", "", "/x", "subpath", "must not set Subpath when using anonymous volumes"),
+            ("volume", "v", "/x", "way-out", "subpath must be a relative path within the volume"),
+            ("tmpfs", "", "/x", "option", "invalid option: size"),
+            ("tmpfs", "", "/x", "bind", "field BindOptions must not be specified"),
+            ("tmpfs", "", "x", "", "invalid mount path: 'x' mount path must be absolute"),
+            ("volume", "v", "/x/..", "", "invalid specification: destination can't be '/'"),
+        ] {
+            let mut wanted = mount(kind, source, target);
+            match change {
+                "read-only" => wanted.read_only = true,
+                "subpath" => wanted.volume_options.get_or_insert_default().subpath = "a".into(),
+                "way-out" => wanted.volume_options.get_or_insert_default().subpath = "a/../../b".into(),
+                "option" => {
+                    wanted.tmpfs_options.get_or_insert_default().options = vec![vec!["size".into(), "1".into()]];
+                }
+                "bind" => wanted.bind_options = Some(Default::default()),
+                _ => {}
+            }
+            let text = format!("invalid mount config for type \"{kind}\": {reason}");
+            assert_eq!(check(wanted).unwrap_err(), text, "{change}");
+        }
         let volume = check(mount("volume", "v", "/x")).unwrap().remove(0);
         assert_eq!(volume.volume.unwrap().name, "v");
         let both = HostConfig {

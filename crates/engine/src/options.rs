@@ -12,6 +12,18 @@ pub struct CreateOptions {
     pub platform: Option<String>,
     /// Set for the container of a swarm task.
     pub task: Option<TaskOptions>,
+    /// What `ro` means for binds that do not say it themselves.
+    pub read_only: ReadOnlyDepth,
+}
+
+/// How deep a read-only mount is read-only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadOnlyDepth {
+    /// With all mounts below its source, where the kernel can (5.12 and later).
+    #[default]
+    Recursive,
+    /// Without them: what it meant to clients of API versions before 1.44.
+    Single,
 }
 
 /// What a swarm task has beyond a container.

@@ -126,6 +126,10 @@ pub(crate) struct MountRecord {
     pub(crate) mode: String,
     pub(crate) read_only: bool,
     pub(crate) propagation: String,
+    /// Whether the user has chosen it.
+    pub(crate) propagation_asked: bool,
+    /// Whether mounts below a read-only one stay writable.
+    pub(crate) writable_below: bool,
     /// `NonRecursive` of a bind.
     pub(crate) non_recursive: bool,
     /// Whether the contents of the image fill the empty volume.

@@ -236,6 +236,98 @@ async fn corrupt_content_leaves_the_store_as_it_was() {
     }
 }
 
+/// Layers that are what their digests say, and no archives.
+fn undecodable() -> [(&'static str, Vec<u8>); 3] {
+    let mut cut = gzip(&Layer::new().file("big", &noise(50_000)).bytes());
+    cut.truncate(20_000);
+    [("gzip", cut), ("zstd", [&[0x28, 0xb5, 0x2f, 0xfd], &[0xff; 400][..]].concat()), ("tar", vec![b'x'; 4096])]
+}
+
+/// An image of `base` and this layer, as it is.
+fn served_raw(base: &[u8], layer: &[u8]) -> Served {
+    let mut image = served(&[base.to_vec(), layer.to_vec()]);
+    let (config, base) = (config(&[digest(base), digest(layer)]), gzip(base));
+    let descriptor =
+        |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": digest(bytes), "size": bytes.len()});
+    let kind = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "layers": [descriptor(kind, &base), descriptor(kind, layer)],
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+    });
+    image.layer_path = format!("/v2/a/x/blobs/{}", digest(layer));
+    image.content.0.insert(image.layer_path.clone(), (kind.into(), layer.to_vec()));
+    image.content.0.insert("/v2/a/x/manifests/1".into(), (MANIFEST.into(), manifest.to_string().into()));
+    image
+}
+
+#[tokio::test]
+async fn a_layer_that_cannot_be_decoded_leaves_nothing_and_is_fetched_anew() {
+    let base = Layer::new().file("base", "b").bytes();
+    for (what, layer) in undecodable() {
+        let image = served_raw(&base, &layer);
+        let content = image.content.clone();
+        let fake = Fake::start(move |asked| content.answer(asked)).await;
+        let here = store();
+        let before = tree(here.root.path());
+        for attempt in 1..=2 {
+            let error = here.store.pull(&name(&fake), None, None, ProgressSender::none()).await.unwrap_err();
+            assert!(matches!(error, ImageError::BadContent { .. }), "{what}: {error:?}");
+            assert_eq!(tree(here.root.path()), before, "{what}");
+            let asked = fake.paths().into_iter().filter(|path| *path == image.layer_path).count();
+            assert_eq!(asked, attempt, "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_archive_with_a_layer_that_cannot_be_decoded_leaves_nothing() {
+    let base = Layer::new().file("base", "b").bytes();
+    for (what, layer) in undecodable() {
+        let (archive, _) = common::archive::docker_archive(&[base.clone(), layer], &["x"]);
+        let here = store();
+        let before = tree(here.root.path());
+        let error = here.store.load(std::io::Cursor::new(archive), ProgressSender::none()).await.unwrap_err();
+        assert!(matches!(error, ImageError::BadContent { .. }), "{what}: {error:?}");
+        assert_eq!(tree(here.root.path()), before, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn all_tags_are_pulled_from_every_page_of_their_list() {
+    let image = big();
+    let mut content = image.content.clone();
+    let index = content.0["/v2/a/x/manifests/1"].clone();
+    content.0.insert("/v2/a/x/manifests/two".into(), index);
+    let fake = Fake::start(move |asked| match asked.path.as_str() {
+        "/v2/a/x/tags/list" => Reply::new(200, r#"{"name":"a/x","tags":["1"]}"#)
+            .header("Link", r#"</v2/a/x/tags/list?last=1&n=1>; rel="next""#),
+        "/v2/a/x/tags/list?last=1&n=1" => Reply::new(200, r#"{"name":"a/x","tags":["two"]}"#),
+        "/v2/a/empty/tags/list" => Reply::new(200, r#"{"name":"a/empty","tags":null}"#),
+        "/v2/a/endless/tags/list" => Reply::new(200, "{}").header("Link", "</v2/a/endless/tags/list>; rel=\"next\""),
+        _ => content.answer(asked),
+    })
+    .await;
+    let here = store();
+    let pull = async |path: &str| {
+        let (progress, all) = recorder();
+        let repository = reference(&format!("{}/{path}", fake.address));
+        let pulled = here.store.pull_all_tags(&repository, None, None, progress).await;
+        (pulled, words(&all.await.unwrap()))
+    };
+    let (pulled, told) = pull("a/x").await;
+    let tags: Vec<_> = ["1", "two"].iter().map(|tag| format!("{}/a/x:{tag}", fake.address)).collect();
+    assert_eq!(pulled.unwrap().last().unwrap().image.repo_tags, tags);
+    let is_status = |line: &&String| line.starts_with("Status: ");
+    let newer = format!("Status: Downloaded newer image for {}/a/x", fake.address);
+    assert_eq!(told.iter().filter(is_status).collect::<Vec<_>>(), [&newer]);
+    assert_eq!(told.iter().filter(|line| *line == "Pulling from a/x").count(), 2);
+    assert_eq!(pull("a/x").await.1.last().unwrap(), &format!("Status: Image is up to date for {}/a/x", fake.address));
+    assert_eq!(pull("a/empty").await.0.unwrap().len(), 0);
+    let endless = pull("a/endless").await.0.unwrap_err();
+    assert!(endless.to_string().ends_with("more than 1000 pages of tags"), "{endless}");
+    assert_eq!(pull("a/none").await.0.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
 #[tokio::test]
 async fn a_full_disk_leaves_nothing() {
     let image = served(&[

@@ -108,6 +108,119 @@ pub struct Platform {
     pub variant: String,
 }
 
+/// Parts of a platform: operating system, architecture, variant.
+const WORDS_MAX: usize = 3;
+
+/// What may stand alone for a platform.
+const OPERATING_SYSTEMS: [&str; 17] = [
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
+];
+const ARCHITECTURES: [&str; 24] = [
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "armbe",
+    "arm64",
+    "arm64be",
+    "ppc64",
+    "ppc64le",
+    "loong64",
+    "mips",
+    "mipsle",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "ppc",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc",
+    "sparc64",
+    "wasm",
+];
+
+/// Why a text names no platform; containerd's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlatformError {
+    /// `*`.
+    #[error("{0:?}: wildcards not yet supported: invalid argument")]
+    Wildcard(String),
+    /// The first part, of the whole.
+    #[error(
+        "{0:?} is an invalid OS component of {1:?}: OSAndVersion specifier component must match \"^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.-]*)\\\\))?$\": invalid argument"
+    )]
+    Os(String, String),
+    /// Another part, of the whole.
+    #[error(
+        "{0:?} is an invalid component of {1:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"
+    )]
+    Word(String, String),
+    /// One word that is neither.
+    #[error("{0:?}: unknown operating system or architecture: invalid argument")]
+    Unknown(String),
+    /// More than three parts.
+    #[error("{0:?}: cannot parse platform specifier: invalid argument")]
+    TooLong(String),
+}
+
+fn is_word(text: &str, others: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+}
+
+/// `windows(10.0.17763)`.
+fn os_and_version(text: &str) -> Option<(&str, &str)> {
+    let (os, version) = match text.split_once('(') {
+        Some((os, rest)) => (os, rest.strip_suffix(')')?),
+        None => (text, ""),
+    };
+    (is_word(os, "_-") && (version.is_empty() || is_word(version, "_.-"))).then_some((os, version))
+}
+
+fn normal_os(os: &str) -> String {
+    match os.to_lowercase().as_str() {
+        "macos" => "darwin".to_owned(),
+        os => os.to_owned(),
+    }
+}
+
+/// The usual name of an architecture; no variant where it is the one that is meant anyway.
+fn normal_architecture(architecture: &str, variant: &str) -> (String, String) {
+    let (architecture, variant) = (architecture.to_lowercase(), variant.to_lowercase());
+    let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
+        ("i386", _) => ("386", ""),
+        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
+        ("x86_64" | "x86-64" | "amd64", variant) => ("amd64", variant),
+        ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
+        ("aarch64" | "arm64", "9" | "9.0" | "v9.0") => ("arm64", "v9"),
+        ("aarch64" | "arm64", variant) => ("arm64", variant),
+        ("armhf", _) | ("arm", "7" | "v7") => ("arm", ""),
+        ("armel", _) | ("arm", "6") => ("arm", "v6"),
+        ("arm", "5") => ("arm", "v5"),
+        ("arm", "8") => ("arm", "v8"),
+        (architecture, variant) => (architecture, variant),
+    };
+    (architecture.to_owned(), variant.to_owned())
+}
+
 impl Platform {
     /// `linux/amd64`.
     pub fn linux_amd64() -> Self {
@@ -124,21 +237,44 @@ impl Platform {
         Self { architecture: architecture.into(), os: "linux".into(), ..Self::default() }
     }
 
-    /// Reads `os[/arch[/variant]]`, with the usual other names of architectures; `None` for a malformed text.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split('/');
-        let os = words.next()?.to_lowercase();
-        let architecture = words.next().map_or_else(|| Self::host().architecture, str::to_lowercase);
-        let variant = words.next().unwrap_or_default().to_lowercase();
-        if os.is_empty() || architecture.is_empty() || words.next().is_some() {
-            return None;
+    /// Reads `os[(version)][/arch[/variant]]` or an architecture alone, with the usual other names of both.
+    pub fn parse(text: &str) -> Result<Self, PlatformError> {
+        let quoted = || text.to_owned();
+        if text.contains('*') {
+            return Err(PlatformError::Wildcard(quoted()));
         }
-        let architecture = match architecture.as_str() {
-            "x86_64" | "x86-64" => "amd64".into(),
-            "aarch64" => "arm64".into(),
-            _ => architecture,
+        let words: Vec<&str> = text.splitn(WORDS_MAX + 1, '/').collect();
+        let (os, os_version) =
+            os_and_version(words[0]).ok_or_else(|| PlatformError::Os(words[0].to_owned(), quoted()))?;
+        if let Some(wrong) = words[1..].iter().find(|word| !is_word(word, "_.-")) {
+            return Err(PlatformError::Word((*wrong).to_owned(), quoted()));
+        }
+        let (os, host) = (normal_os(os), Self::host());
+        let (architecture, variant, os) = match words[..] {
+            [_] if OPERATING_SYSTEMS.contains(&os.as_str()) => (host.architecture, String::new(), os),
+            [word] => {
+                let (architecture, variant) = normal_architecture(word, "");
+                if !ARCHITECTURES.contains(&architecture.as_str()) {
+                    return Err(PlatformError::Unknown(quoted()));
+                }
+                (architecture, variant, host.os)
+            }
+            [_, architecture] => {
+                let (architecture, variant) = normal_architecture(architecture, "");
+                (architecture, variant, os)
+            }
+            [_, architecture, variant] => {
+                let (architecture, mut variant) = normal_architecture(architecture, variant);
+                match (architecture.as_str(), variant.as_str()) {
+                    ("arm64", "") => "v8".clone_into(&mut variant),
+                    ("arm", "") => "v7".clone_into(&mut variant),
+                    _ => {}
+                }
+                (architecture, variant, os)
+            }
+            _ => return Err(PlatformError::TooLong(quoted())),
         };
-        Some(Self { architecture, os, variant, ..Self::default() })
+        Ok(Self { architecture, os, variant, os_version: os_version.to_owned() })
     }
 
     /// Whether an image for `offered` runs where `self` is asked for.
@@ -203,8 +339,42 @@ mod tests {
         assert!(!wanted.accepts(&Platform::parse("linux/arm64/v8").unwrap()));
         assert!(!wanted.accepts(&Platform::parse("windows/amd64").unwrap()));
         assert_eq!(Platform::parse("linux/arm/v7").unwrap().to_string(), "linux/arm/v7");
-        assert_eq!(Platform::parse("a/b/c/d"), None);
-        assert_eq!(Platform::parse(""), None);
+    }
+
+    #[test]
+    fn platforms_are_read_as_by_containerd() {
+        let host = Platform::host();
+        for (text, shown) in [
+            ("linux", host.to_string()),
+            ("arm64", format!("{}/arm64", host.os)),
+            ("s390x", format!("{}/s390x", host.os)),
+            ("Linux/X86_64", "linux/amd64".into()),
+            ("linux/amd64/v1", "linux/amd64".into()),
+            ("linux/amd64/v3", "linux/amd64/v3".into()),
+            ("linux/arm64/v8", "linux/arm64/v8".into()),
+            ("linux/arm", "linux/arm".into()),
+            ("linux/arm/6", "linux/arm/v6".into()),
+            ("linux/armel", "linux/arm/v6".into()),
+            ("macos/arm64", "darwin/arm64".into()),
+            ("windows(10.0.1)/amd64", "windows/amd64".into()),
+        ] {
+            assert_eq!(Platform::parse(text).unwrap().to_string(), shown, "{text}");
+        }
+        for (text, error) in [
+            ("foo", "\"foo\": unknown operating system or architecture: invalid argument"),
+            ("a/b/c/d", "\"a/b/c/d\": cannot parse platform specifier: invalid argument"),
+            ("*", "\"*\": wildcards not yet supported: invalid argument"),
+            (
+                "linux/",
+                "\"\" is an invalid component of \"linux/\": platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument",
+            ),
+            (
+                "",
+                "\"\" is an invalid OS component of \"\": OSAndVersion specifier component must match \"^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.-]*)\\\\))?$\": invalid argument",
+            ),
+        ] {
+            assert_eq!(Platform::parse(text).unwrap_err().to_string(), error);
+        }
     }
 
     #[test]

@@ -69,6 +69,17 @@ async fn an_image_lives_from_load_to_remove() {
     };
     check("GET", "/images/nope/json", 404, "No such image: nope:latest").await;
     check("POST", "/images/nope/tag?repo=x", 404, "No such image: nope:latest").await;
+    let ambiguous = "refusing to create an ambiguous tag using digest algorithm as name";
+    for (query, text) in [
+        ("repo=sha256&tag=abc", ambiguous),
+        ("repo=sha256", ambiguous),
+        ("repo=y&tag=.a", "invalid tag format"),
+        ("repo=y:.a", "invalid reference format"),
+        ("repo=Y", "invalid reference format: repository name (library/Y) must be lowercase"),
+        (&format!("repo=y@{id}"), "cannot import digest reference"),
+    ] {
+        check("POST", &format!("/images/example/x:1/tag?{query}"), 400, text).await;
+    }
     check("DELETE", "/images/nope", 404, "No such image: nope:latest").await;
     check("GET", "/images/x/nothing", 404, "page not found").await;
     check("GET", "/images/json?filters=%7B%22x%22%3A%5B%22y%22%5D%7D", 400, "invalid filter 'x'").await;

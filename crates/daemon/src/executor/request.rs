@@ -99,7 +99,7 @@ pub(crate) fn build(
     let on_others = overlays(task).filter(|it| !it.network.as_ref().is_some_and(|network| network.spec.ingress));
     let overlays = on_others.filter_map(overlay).collect();
     let task_options = TaskOptions { ingress: ingress(task), overlays, files };
-    let options = CreateOptions { platform: None, task: Some(task_options) };
+    let options = CreateOptions { task: Some(task_options), ..CreateOptions::default() };
     Ok(ContainerRequest { name: task_name(task), request, options })
 }
 

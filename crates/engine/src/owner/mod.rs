@@ -23,7 +23,7 @@ pub(crate) use self::start::classify;
 
 use std::sync::Arc;
 
-use docker_types::container::UpdateRequest;
+use docker_types::container::HostConfig;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -39,7 +39,6 @@ use crate::options::SecretFile;
 use crate::record::{ContainerPaths, Flush, Phase, Record};
 use crate::restart::Backoff;
 use crate::shim_client::{ShimClient, ShimEvents};
-use crate::validate::check_restart_policy;
 use crate::{EngineError, signal};
 
 /// Whether the owner goes on.
@@ -188,8 +187,8 @@ impl Owner {
             Command::Rename { name, reply } => {
                 let _ = reply.send(self.rename(&name).await);
             }
-            Command::Update { request, reply } => {
-                let _ = reply.send(self.update(*request).await);
+            Command::Update { asked, reply } => {
+                let _ = reply.send(self.update(&asked).await);
             }
             Command::Connect { network, settings, reply } => {
                 let _ = reply.send(self.connect_network(&network, *settings).await);
@@ -364,28 +363,20 @@ impl Owner {
         Ok(())
     }
 
-    async fn update(&mut self, request: UpdateRequest) -> Result<(), EngineError> {
-        let name = request.restart_policy.name.clone();
-        if !name.is_empty() {
-            check_restart_policy(&request.restart_policy)?;
-            if self.record.host_config.auto_remove && name != "no" {
-                return Err(EngineError::invalid(
-                    "Restart policy cannot be updated because AutoRemove is enabled for the container",
-                ));
-            }
-        }
+    async fn update(&mut self, asked: &HostConfig) -> Result<(), EngineError> {
+        let id = self.record.id.clone();
+        let failed =
+            move |error: EngineError| EngineError::new(error.kind(), format!("Cannot update container {id}: {error}"));
         let before = self.record.host_config.clone();
-        crate::update::apply(&mut self.record.host_config, request);
-        let checked = crate::validate::check_host_config(&self.record.host_config, &self.engine.config);
-        if let Err(error) = checked {
-            self.record.host_config = before;
-            return Err(error);
-        }
+        crate::update::apply(&mut self.record.host_config, asked).map_err(&failed)?;
         if let Some(shim) = &self.shim {
-            let resources = crate::bundle::oci_resources(&self.record.host_config)?;
-            if let Err(error) = shim.client.update(resources).await {
+            let told = match crate::bundle::oci_resources(&self.record.host_config) {
+                Ok(resources) => shim.client.update(resources).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = told {
                 self.record.host_config = before;
-                return Err(EngineError::internal(format!("Cannot update container {}: {error}", self.record.id)));
+                return Err(failed(EngineError::internal(error)));
             }
         }
         self.save(Flush::Wait).await?;

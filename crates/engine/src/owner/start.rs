@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::launch::{self, Prepared};
 use crate::record::{Flush, Phase};
 use crate::shim_client::ShimClient;
-use crate::{EngineError, ErrorKind};
+use crate::{EngineError, ErrorKind, joined};
 
 /// Exit codes of containers that could not be started.
 const EXIT_NOT_INVOKED: i64 = 126;
@@ -110,7 +110,12 @@ impl Owner {
     async fn prepare(&mut self) -> Result<Prepared, EngineError> {
         let engine = self.engine.clone();
         self.record.life.ever_networked = true;
-        launch::check_joined(&engine, &self.record)?;
+        if let Some(donor) = joined::check(&engine, &self.record)? {
+            // it may not have been there when this container was made
+            let donor = donor.record();
+            self.record.config.hostname.clone_from(&donor.config.hostname);
+            self.record.config.domainname.clone_from(&donor.config.domainname);
+        }
         let request = launch::network_request(&engine, &self.record);
         let rootfs = async { engine.images.mount(&self.record.id).await.map_err(EngineError::from) };
         let network = async { engine.network.create(request).await.map_err(launch::network_failed) };

@@ -22,6 +22,8 @@ const MAX_DEPTH: usize = 8;
 pub struct Device {
     /// Path in the container.
     pub path: PathBuf,
+    /// Path on the host.
+    pub source: PathBuf,
     /// Kind of the node.
     pub kind: DeviceKind,
     /// Major number.
@@ -61,7 +63,7 @@ pub fn from_path(host: &Path, container: &Path, access: &str) -> Result<Vec<Devi
     let gone = |_| SpecError::NoDevice(host.to_owned());
     let resolved = std::fs::canonicalize(host).map_err(gone)?;
     let metadata = std::fs::metadata(&resolved).map_err(gone)?;
-    if let Some(device) = node(&metadata, container, access) {
+    if let Some(device) = node(&metadata, &resolved, container, access) {
         return Ok(vec![device]);
     }
     let mut found = Vec::new();
@@ -94,13 +96,13 @@ fn walk(host: &Path, container: &Path, access: &str, depth: usize, found: &mut V
             if depth < MAX_DEPTH && !SKIPPED.iter().any(|skipped| name == *skipped) {
                 walk(&entry.path(), &container.join(&name), access, depth + 1, found);
             }
-        } else if let Some(device) = node(&metadata, &container.join(&name), access) {
+        } else if let Some(device) = node(&metadata, &entry.path(), &container.join(&name), access) {
             found.push(device);
         }
     }
 }
 
-fn node(metadata: &std::fs::Metadata, path: &Path, access: &str) -> Option<Device> {
+fn node(metadata: &std::fs::Metadata, source: &Path, path: &Path, access: &str) -> Option<Device> {
     let kind = match metadata.file_type() {
         kind if kind.is_block_device() => DeviceKind::Block,
         kind if kind.is_char_device() => DeviceKind::Character,
@@ -109,6 +111,7 @@ fn node(metadata: &std::fs::Metadata, path: &Path, access: &str) -> Option<Devic
     let number = metadata.rdev();
     Some(Device {
         path: path.to_owned(),
+        source: source.to_owned(),
         kind,
         major: nix::libc::major(number).into(),
         minor: nix::libc::minor(number).into(),
@@ -117,6 +120,13 @@ fn node(metadata: &std::fs::Metadata, path: &Path, access: &str) -> Option<Devic
         gid: metadata.gid(),
         access: access.to_owned(),
     })
+}
+
+impl Device {
+    /// Whether the runtime makes the node: it does so below `/dev` only. Elsewhere the host's is bound.
+    pub(super) fn is_made(&self) -> bool {
+        self.path.starts_with("/dev")
+    }
 }
 
 /// The nodes to make.
@@ -132,7 +142,7 @@ pub(super) fn nodes(devices: &[Device]) -> Result<Vec<LinuxDevice>, SpecError> {
             .gid(device.gid)
             .build()
     };
-    Ok(devices.iter().map(build).collect::<Result<_, _>>()?)
+    Ok(devices.iter().filter(|device| device.is_made()).map(build).collect::<Result<_, _>>()?)
 }
 
 /// The rules for a confined container: nothing but the usual ones, its devices and `--device-cgroup-rule`s.

@@ -184,6 +184,8 @@ pub struct SpecInput {
     pub seccomp: SeccompChoice,
     /// `--security-opt no-new-privileges`.
     pub no_new_privileges: bool,
+    /// Whether `/sys/fs/cgroup` may be written.
+    pub writable_cgroups: bool,
     /// AppArmor profile, if the host has AppArmor.
     pub apparmor: Option<String>,
     /// `None`: [`MASKED_PATHS`] (nothing for `--privileged`).
@@ -285,6 +287,7 @@ impl SpecInput {
             available_capabilities: capabilities::ALL.into_iter().collect(),
             seccomp: SeccompChoice::Default,
             no_new_privileges: false,
+            writable_cgroups: false,
             apparmor: None,
             masked_paths: None,
             thermal_paths: Vec::new(),

@@ -130,6 +130,15 @@ pub(super) fn mounts(input: &SpecInput) -> Result<Vec<Mount>, SpecError> {
             propagation: Propagation::RecursivePrivate,
         }));
     }
+    for device in input.devices.iter().filter(|device| !device.is_made()) {
+        own.push(MountInput::Bind(Bind {
+            source: device.source.clone(),
+            target: device.path.clone(),
+            access: BindAccess::ReadWrite,
+            depth: BindDepth::Single,
+            propagation: Propagation::default(),
+        }));
+    }
     for mount in &own {
         if !mount.target().is_absolute() {
             return Err(SpecError::MountTarget(mount.target().to_owned()));
@@ -162,7 +171,12 @@ fn default_options(input: &SpecInput, destination: &str, options: &str) -> Vec<S
     if destination == "/dev/shm" {
         options.push(format!("size={}", input.shm_size));
     }
-    if privileged && destination.starts_with("/sys") {
+    let writable = match destination {
+        "/sys" => privileged,
+        "/sys/fs/cgroup" => input.writable_cgroups,
+        _ => false,
+    };
+    if writable {
         options[0] = "rw".to_owned();
     } else if input.readonly_rootfs && !WRITABLE.contains(&destination) && !options.iter().any(|option| option == "ro")
     {

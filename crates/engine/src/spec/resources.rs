@@ -74,8 +74,9 @@ pub fn resources(input: &Resources) -> Result<LinuxResources, SpecError> {
     // The library's default has a rule for devices.
     resources.set_devices(None).set_memory(memory(input)).set_cpu(cpu(input)).set_block_io(block_io(input)?).set_pids(
         match input.pids_limit {
-            Some(limit) if limit > 0 => Some(LinuxPidsBuilder::default().limit(limit).build()?),
-            _ => None,
+            // an update takes a limit back by -1
+            Some(limit) => Some(LinuxPidsBuilder::default().limit(if limit > 0 { limit } else { -1 }).build()?),
+            None => None,
         },
     );
     Ok(resources)

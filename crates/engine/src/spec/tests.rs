@@ -119,7 +119,9 @@ fn mounts_and_paths() {
 
     let privileged = with(|input| input.privilege = Privilege::Privileged);
     assert_eq!(options(&privileged, "/sys"), "rw,nosuid,noexec,nodev");
-    assert_eq!(options(&privileged, "/sys/fs/cgroup"), "rw,nosuid,noexec,nodev");
+    let writable = with(|input| input.writable_cgroups = true);
+    assert_eq!(options(&writable, "/sys"), "ro,nosuid,noexec,nodev");
+    assert_eq!(options(&writable, "/sys/fs/cgroup"), "rw,nosuid,noexec,nodev");
     assert_eq!((linux_of(&privileged).masked_paths(), linux_of(&privileged).readonly_paths()), (&None, &None));
     assert_eq!(linux_of(&privileged).seccomp(), &None);
 
@@ -354,4 +356,14 @@ fn specs_are_reproducible_and_json() {
     assert_eq!(spec, again);
     assert_eq!(linux_of(&spec).devices().as_ref().unwrap()[0].path(), Path::new("/dev/x"));
     assert_eq!(linux_of(&spec).resources().as_ref().unwrap().devices().as_ref().unwrap().len(), 9);
+}
+
+#[test]
+fn devices_elsewhere_than_in_dev_are_bound() {
+    let null = |path: &str| devices::from_path(Path::new("/dev/null"), Path::new(path), "r").unwrap();
+    let spec = with(|input| input.devices = [null("/dev/x"), null("/srv/x")].concat());
+    let made = linux_of(&spec).devices().iter().flatten().map(|device| device.path().display().to_string());
+    assert_eq!(made.collect::<Vec<_>>(), ["/dev/x"]);
+    assert_eq!(options(&spec, "/srv/x"), "bind,rprivate");
+    assert_eq!(options(&spec, "/dev/x"), "absent");
 }

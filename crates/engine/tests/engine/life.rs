@@ -97,7 +97,7 @@ async fn names_are_taken_once() {
     world.remove(&second).await;
     let error = world
         .engine
-        .create(None, shell("true"), CreateOptions { platform: Some("linux/arm64".into()), task: None })
+        .create(None, shell("true"), CreateOptions { platform: Some("linux/arm64".into()), ..CreateOptions::default() })
         .await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::NotFound);
     world.assert_clean();
@@ -257,11 +257,12 @@ async fn updates_reach_the_cgroup() {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let line = groups.lines().find(|line| line.contains(":pids:") || line.starts_with("0::")).unwrap();
     let path = line.rsplit(':').next().unwrap();
-    let file = ["pids", "."]
-        .map(|part| format!("/sys/fs/cgroup/{part}{path}/pids.max"))
-        .into_iter()
-        .find_map(|file| std::fs::read_to_string(file).ok());
-    assert_eq!(file.as_deref().map(str::trim), Some("77"));
+    let files = ["pids", "."].map(|part| format!("/sys/fs/cgroup/{part}{path}/pids.max"));
+    let limit = || files.iter().find_map(|file| std::fs::read_to_string(file).ok());
+    assert_eq!(limit().as_deref(), Some("77\n"));
+    let no_limit = docker_types::container::UpdateRequest { pids_limit: Some(0), ..Default::default() };
+    world.engine.update(&id, no_limit).await.unwrap();
+    assert_eq!(limit().as_deref(), Some("max\n"));
     let top = world.engine.top(&id, "").await.unwrap();
     assert!(top.processes.iter().any(|row| row.last().is_some_and(|command| command.contains("sleep"))), "{top:?}");
     world.remove(&id).await;

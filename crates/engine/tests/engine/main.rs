@@ -7,5 +7,6 @@ mod exec;
 mod life;
 mod logs;
 mod networks;
+mod refusals;
 mod support;
 mod tasks;

@@ -98,7 +98,7 @@ async fn tasks_have_their_secrets_in_memory() {
         vec![file("/run/secrets/token", FileKind::Secret, "s3cret"), file("/etc/app.conf", FileKind::Config, "conf")];
     let task = TaskOptions { files, ..TaskOptions::default() };
     let script = "cat /run/secrets/token /etc/app.conf; stat -c %a /run/secrets/token; echo x >/run/secrets/token; mount | grep /run/secrets";
-    let options = CreateOptions { platform: None, task: Some(task) };
+    let options = CreateOptions { task: Some(task), ..CreateOptions::default() };
     let id = world.engine.create(Some("task"), shell(script), options).await.unwrap().id;
     world.engine.start(&id).await.unwrap();
     assert_eq!(world.wait(&id).await.status_code, 0);
@@ -147,7 +147,7 @@ async fn a_task_is_shown_on_the_ingress_network() {
     let world = World::new().await;
     let ingress = IngressAttachment { network_id: "i".repeat(64), address: "10.0.0.7/24".into(), ports: Vec::new() };
     let task = TaskOptions { ingress: Some(ingress), ..TaskOptions::default() };
-    let options = CreateOptions { platform: None, task: Some(task) };
+    let options = CreateOptions { task: Some(task), ..CreateOptions::default() };
     let created = world.engine.create(Some("web.1.x"), shell("true"), options).await.unwrap();
     let networks = world.inspect(&created.id).await.network_settings.networks.unwrap();
     assert_eq!(networks.keys().collect::<Vec<_>>(), ["ingress"]);
@@ -158,7 +158,7 @@ async fn a_task_is_shown_on_the_ingress_network() {
     world.remove(&created.id).await;
     // one without a network of the swarm is on the default bridge
     let task = TaskOptions::default();
-    let options = CreateOptions { platform: None, task: Some(task) };
+    let options = CreateOptions { task: Some(task), ..CreateOptions::default() };
     let created = world.engine.create(Some("job.1.x"), shell("true"), options).await.unwrap();
     let networks = world.inspect(&created.id).await.network_settings.networks.unwrap();
     assert_eq!(networks.keys().collect::<Vec<_>>(), ["bridge"]);

@@ -28,6 +28,8 @@ pub(crate) use endpoint::Endpoint;
 /// `GET /distribution/…` waits this long for a first sign of life, all endpoints together.
 const DISTRIBUTION_CONNECT_BUDGET: Duration = Duration::from_millis(1600);
 const DISTRIBUTION_STALL: Duration = Duration::from_secs(10);
+/// Pages of one list of tags; a registry chooses how much is on one.
+const TAG_PAGES_MAX: usize = 1000;
 /// What docker takes for Docker Hub in a login.
 const HUB_SERVER: &str = "https://index.docker.io/v1/";
 
@@ -171,7 +173,42 @@ fn login_domain(server: &str) -> String {
     }
 }
 
+/// Where a registry says that its list goes on: `<…>; rel="next"`, by path or by URL.
+fn next_page(link: &str) -> Option<String> {
+    let target = link.split(';').next()?.trim().strip_prefix('<')?.strip_suffix('>')?;
+    let target: ::http::Uri = target.parse().ok()?;
+    let path = target.path_and_query()?.as_str();
+    path.starts_with('/').then(|| path.to_owned())
+}
+
 impl Session {
+    /// The tags of a repository, however many pages they take.
+    pub(crate) async fn tags(&self, repository: &Reference) -> Result<Vec<String>, ImageError> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            #[serde(default)]
+            tags: Option<Vec<String>>,
+        }
+        let mut path = format!("/v2/{}/tags/list", repository.path());
+        let mut tags = Vec::new();
+        for _ in 0..TAG_PAGES_MAX {
+            let answer = self.get(&path, &[], 0).await?;
+            if answer.status() != StatusCode::OK {
+                let name = repository.familiar_name();
+                let request = RefusedRequest { path: &path, repository: &name, reference: &name };
+                return Err(self.refusal(answer, &request).await);
+            }
+            let next = answer.header("link").and_then(next_page);
+            let bytes = answer.bytes(DOCUMENT_BYTES_MAX).await.map_err(|error| broken(&self.url(&path), error))?;
+            tags.extend(parse::<Page>("list of tags", &bytes)?.tags.unwrap_or_default());
+            match next {
+                Some(next) => path = next,
+                None => return Ok(tags),
+            }
+        }
+        Err(ImageError::bad(repository.familiar_name(), format!("more than {TAG_PAGES_MAX} pages of tags")))
+    }
+
     /// Fetches and verifies a manifest or index: by digest if the reference has one.
     pub(crate) async fn manifest(&self, reference: &Reference) -> Result<Document, ImageError> {
         let wanted = match (reference.digest(), reference.tag()) {

@@ -102,6 +102,19 @@ impl ImageStore {
     ) -> Result<Pulled, ImageError> {
         let pulled = pull::pull(self, reference.clone().with_default_tag(), platform, auth, progress).await?;
         self.flush_later();
+        pulled.into_iter().next().ok_or_else(|| ImageError::NoSuchImage(reference.familiar()))
+    }
+
+    /// Pulls every tag that the registry has of a repository, one after the other; ends with the first that fails.
+    pub async fn pull_all_tags(
+        &self,
+        repository: &Reference,
+        platform: Option<&Platform>,
+        auth: Option<&AuthConfig>,
+        progress: ProgressSender,
+    ) -> Result<Vec<Pulled>, ImageError> {
+        let pulled = pull::pull(self, repository.repository(), platform, auth, progress).await?;
+        self.flush_later();
         Ok(pulled)
     }
 
@@ -149,6 +162,10 @@ impl ImageStore {
     pub async fn tag(&self, name_or_id: &str, target: &Reference) -> Result<(), ImageError> {
         if target.digest().is_some() {
             return Err(ImageError::InvalidParameter("refusing to create a tag with a digest reference".into()));
+        }
+        if target.familiar_name() == "sha256" {
+            let text = "refusing to create an ambiguous tag using digest algorithm as name";
+            return Err(ImageError::InvalidParameter(text.into()));
         }
         let (name_or_id, target) = (name_or_id.to_string(), target.clone().with_default_tag());
         self.blocking(move |inner| {

@@ -1,4 +1,5 @@
-//! A pull: manifest, configuration, layers side by side, unpacking in order, and only then the name.
+//! A pull: manifest, configuration, layers side by side, unpacking in order, and only then the name. One reference, or one
+//! after the other of all tags that a repository has.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -42,27 +43,29 @@ struct Plan {
     chains: Vec<Digest>,
 }
 
+/// Pulls `wanted`; a reference with neither tag nor digest stands for all tags.
 pub(super) async fn pull(
     store: &ImageStore,
-    reference: Reference,
+    wanted: Reference,
     platform: Option<&Platform>,
     auth: Option<&AuthConfig>,
     progress: ProgressSender,
-) -> Result<Pulled, ImageError> {
+) -> Result<Vec<Pulled>, ImageError> {
     let settings = store.settings();
     let platform = platform.cloned().unwrap_or_else(Platform::host);
+    let reference = wanted.clone();
     let mut pull = Pull { store, settings, reference, platform, progress, brought: Vec::new() };
     let mut last = registry::no_endpoint(&pull.reference);
     let registries = pull.settings.registries.clone();
     let mut answered: Option<String> = None;
-    for endpoint in registries.endpoints(&pull.reference) {
+    for endpoint in registries.endpoints(&wanted) {
         if answered.as_ref().is_some_and(|host| endpoint.is_plain_of(host)) {
             continue;
         }
         let attempt = async {
-            let session = registries.session(&endpoint, &pull.reference, auth).await?;
+            let session = registries.session(&endpoint, &wanted, auth).await?;
             answered = Some(endpoint.host().to_string());
-            pull.from(&session).await
+            pull.all_from(&session, &wanted).await
         };
         match attempt.await {
             Ok(pulled) => return Ok(pulled),
@@ -82,6 +85,24 @@ fn is_local(error: &ImageError) -> bool {
 }
 
 impl Pull<'_> {
+    async fn all_from(&mut self, session: &Session, wanted: &Reference) -> Result<Vec<Pulled>, ImageError> {
+        let references = if wanted.tag().is_none() && wanted.digest().is_none() {
+            let tags = session.tags(wanted).await?;
+            tags.iter().map(|tag| wanted.with_tag(tag)).collect::<Result<_, _>>()?
+        } else {
+            vec![wanted.clone()]
+        };
+        let mut pulled = Vec::new();
+        for reference in references {
+            self.reference = reference;
+            pulled.push(self.from(session).await?);
+        }
+        let name = wanted.familiar();
+        let newer = pulled.iter().any(|pulled| pulled.newer);
+        self.progress.send(if newer { Progress::Downloaded(name) } else { Progress::UpToDate(name) }).await;
+        Ok(pulled)
+    }
+
     async fn from(&mut self, session: &Session) -> Result<Pulled, ImageError> {
         let top = session.manifest(&self.reference).await?;
         let tag = self.reference.digest().map(Digest::to_string).or(self.reference.tag().map(str::to_string));
@@ -103,8 +124,6 @@ impl Pull<'_> {
             }
         };
         self.progress.send(Progress::Digest(digest.to_string())).await;
-        let name = self.reference.familiar();
-        self.progress.send(if newer { Progress::Downloaded(name) } else { Progress::UpToDate(name) }).await;
         Ok(Pulled { image: self.store.resolve(id.as_str())?, digest, newer })
     }
 
@@ -277,12 +296,17 @@ impl Pull<'_> {
             .await
     }
 
-    /// After a failure: layers without an image go; downloads stay for the next attempt unless the disk is full.
+    /// After a failure: layers without an image go; downloads stay for the next attempt, unless the disk is full or they
+    /// are of no use: a layer may be what its digest says and still be no archive, and would stay so.
     async fn clean_up(&mut self, error: &ImageError) {
         let brought = match error {
-            ImageError::DiskFull { .. } => std::mem::take(&mut self.brought),
+            ImageError::DiskFull { .. } | ImageError::BadContent { .. } => std::mem::take(&mut self.brought),
             _ => Vec::new(),
         };
+        for digest in &brought {
+            // the writer of a download that was given up ends first
+            drop(self.store.0.downloads.lock(digest).await);
+        }
         let work = move |inner: &super::Inner| {
             for digest in &brought {
                 let _ = std::fs::remove_file(inner.blobs.partial_path(digest));
