@@ -89,8 +89,9 @@ fn look(network: std::fs::File, address: &str, port: u16, wanted: Wanted) -> std
 /// When the service's task came to run, by its node's clock, which is everyone's here.
 fn running_since(manager: &crate::hosts::Host, round: usize) -> SystemTime {
     let task = manager.docker(&format!("service ps -q r{round}"));
-    let time = manager.docker(&format!("inspect --format {{{{.Status.Timestamp}}}} {}", task.trim()));
-    let out = std::process::Command::new("date").args(["+%s.%N", "-d", time.trim()]).output().expect("date");
+    let task = manager.get(&format!("/v1.41/tasks/{}", task.trim()));
+    let time = task["Status"]["Timestamp"].as_str().expect("a time");
+    let out = std::process::Command::new("date").args(["+%s.%N", "-d", time]).output().expect("date");
     let seconds: f64 = String::from_utf8_lossy(&out.stdout).trim().parse().expect("seconds");
     SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)
 }
