@@ -26,6 +26,8 @@ const OLD_TASK_TIMEOUT: Time = 60 * SECOND - 2 * CLOCK_JUMP;
 pub enum Checker {
     /// Two leaders in one term.
     OneLeader,
+    /// Two votes of one manager in one term, or a vote that a restart has lost.
+    OneVote,
     /// Managers whose stores differ at one index.
     SameStores,
     /// A committed request that does not fit the store.
@@ -86,6 +88,8 @@ pub(crate) struct History {
     entries: Vec<Entry>,
     last_version: ObjectVersion,
     leaders: BTreeMap<u64, Host>,
+    /// Whom a manager of the group has told that it votes for it, by its raft id and the term.
+    votes: BTreeMap<(u64, u64), u64>,
     acknowledged: Vec<Acknowledged>,
     /// The highest index that was acknowledged by each time, growing in both.
     frontier: Vec<(Time, u64)>,
@@ -171,6 +175,26 @@ impl History {
         let first = *self.leaders.entry(term).or_insert(host);
         if first != host {
             self.fail(Checker::OneLeader, format!("hosts {first} and {host} both lead in term {term}"));
+        }
+    }
+
+    /// A manager says to others that it votes for one, which may be itself.
+    pub(crate) fn votes(&mut self, voter: u64, term: u64, candidate: u64) {
+        let first = *self.votes.entry((voter, term)).or_insert(candidate);
+        if first != candidate {
+            self.fail(Checker::OneVote, format!("{voter:x} votes for {first:x} and {candidate:x} in term {term}"));
+        }
+    }
+
+    /// A manager starts with what its disk says of its last vote; zero is nobody.
+    pub(crate) fn remembers(&mut self, voter: u64, term: u64, candidate: u64) {
+        let last = self.votes.range((voter, 0)..=(voter, u64::MAX)).next_back();
+        let Some((&(_, voted), &given)) = last else { return };
+        if (term, candidate) != (voted, given) && term <= voted {
+            let text = format!(
+                "{voter:x} starts in term {term} with a vote for {candidate:x}, but gave {given:x} its in {voted}"
+            );
+            self.fail(Checker::OneVote, text);
         }
     }
 

@@ -144,7 +144,7 @@ impl Manager {
             known,
         };
         let rotating = disk.is_rotating();
-        let loaded = match load(ctx.bug, &mut disk, config, &beginning, &member) {
+        let loaded = match load(ctx, &mut disk, config, &beginning, &member) {
             Ok(loaded) => loaded,
             Err(error) => {
                 ctx.history.fail(Checker::Disks, format!("host {host} cannot start from its disk: {error}"));
@@ -330,13 +330,14 @@ impl Manager {
 
 /// A core on what is on the disk and what its beginning adds.
 fn load(
-    bug: Option<Bug>,
+    ctx: &mut Ctx,
     disk: &mut Disk,
     config: CoreConfig,
     beginning: &Beginning,
     member: &p::RaftMember,
 ) -> Result<Loaded, String> {
-    let mut stored = disk.load(bug)?;
+    let mut stored = disk.load(ctx.bug)?;
+    ctx.history.remembers(config.raft_id, stored.hard_state.term, stored.hard_state.vote);
     disk.write_now(begin(beginning, member, &mut stored));
     Core::load(config, stored).map_err(|error| error.to_string())
 }

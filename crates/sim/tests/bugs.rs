@@ -23,6 +23,11 @@ fn ack_before_sync() {
 }
 
 #[test]
+fn vote_forgotten() {
+    check(Bug::VoteForgotten, &[Checker::OneVote]);
+}
+
+#[test]
 fn snapshot_without_membership() {
     check(Bug::SnapshotWithoutMembership, &[Checker::Convergence]);
 }

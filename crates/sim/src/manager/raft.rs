@@ -159,6 +159,7 @@ impl Manager {
 
     fn send(&mut self, ctx: &mut Ctx, messages: Vec<raftpb::Message>) {
         for mut message in messages {
+            note_vote(ctx, &message);
             let is_snapshot = message.kind == raftpb::MessageType::MsgSnap as i32;
             if let Some(snapshot) = message.snapshot.as_mut().filter(|_| is_snapshot) {
                 let index = snapshot.metadata.as_ref().map_or(0, |metadata| metadata.index);
@@ -225,6 +226,15 @@ impl Manager {
         }
         self.rotation = None;
         self.disk.forget_old_key();
+    }
+}
+
+/// Whom a message says a vote for: the candidate that it goes to, or that it comes from.
+fn note_vote(ctx: &mut Ctx, message: &raftpb::Message) {
+    if message.kind == raftpb::MessageType::MsgVote as i32 {
+        ctx.history.votes(message.from, message.term, message.from);
+    } else if message.kind == raftpb::MessageType::MsgVoteResp as i32 && !message.reject {
+        ctx.history.votes(message.from, message.term, message.to);
     }
 }
 
