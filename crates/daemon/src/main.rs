@@ -13,6 +13,7 @@
 
 mod checkup;
 mod clock;
+mod conntrack;
 mod data_root;
 mod errors;
 mod executor;

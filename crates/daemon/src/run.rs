@@ -100,7 +100,7 @@ async fn serve(settings: Settings, args: Vec<String>, root: DataRoot) -> anyhow:
     let stop = CancellationToken::new();
     let reloader = tokio::spawn(reload(parts.images.clone(), parts.settings.clone(), args, parts.engine.clone()));
     let state = api_state(&parts, &root);
-    let unmapper = tokio::spawn(unmap_code());
+    let background = [tokio::spawn(unmap_code()), tokio::spawn(crate::conntrack::watch(parts.net.clone()))];
     let serving = tokio::spawn(api::serve(listeners, state, stop.clone().cancelled_owned()));
     notify("READY=1");
     tracing::info!(hosts = ?parts.settings.hosts, "the daemon has come up");
@@ -112,7 +112,7 @@ async fn serve(settings: Settings, args: Vec<String>, root: DataRoot) -> anyhow:
     notify("STOPPING=1");
     stop.cancel();
     reloader.abort();
-    unmapper.abort();
+    background.iter().for_each(tokio::task::JoinHandle::abort);
     if let Err(error) = serving.await {
         tracing::error!(%error, "the server ended badly");
     }

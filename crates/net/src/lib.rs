@@ -57,7 +57,7 @@ pub use error::NetError;
 pub use net::Net;
 pub use overlay::{DATA_PATH_PORT, OverlayEndpointSpec, OverlaySpec, OverlaySubnet, Peer};
 pub use reconcile::ReconcileReport;
-pub use survey::{own_names, survey, survey_firewall};
+pub use survey::{Conntracks, own_names, survey, survey_firewall};
 pub use tunnel_probe::{Heard, TunnelProbe};
 pub use types::{
     Backend, BackendNode, ClientAddress, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort,
