@@ -17,6 +17,7 @@ mod conntrack;
 mod data_root;
 mod errors;
 mod executor;
+mod metrics;
 mod network;
 mod notify;
 mod options;
