@@ -28,7 +28,7 @@ pub(crate) fn kernel_version() -> String {
 }
 
 /// Fills in what the machine is and can; adds a warning for each limit that it cannot set.
-pub(crate) fn fill(info: &mut Info) {
+pub fn fill(info: &mut Info) {
     let os_release = text("/etc/os-release");
     info.name = text("/proc/sys/kernel/hostname").trim().to_owned();
     info.kernel_version = kernel_version();

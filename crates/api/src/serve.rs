@@ -27,15 +27,15 @@ use crate::router::router;
 use crate::state::{ApiState, Context};
 
 /// How long a client may take to send the head of a request, as in dockerd.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long open requests may go on after shutdown was asked for.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait after an accept failed for want of resources.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How large the head of a request may be.
-const HEAD_BYTES_LIMIT: usize = 1024 * 1024;
+pub(crate) const HEAD_BYTES_LIMIT: usize = 1024 * 1024;
 
 /// Serves until `shutdown` completes, then until open requests have ended or the grace is over.
 pub async fn serve(listeners: Vec<Listener>, state: ApiState, shutdown: impl Future<Output = ()>) {

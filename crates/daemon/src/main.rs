@@ -13,9 +13,11 @@
 
 mod checkup;
 mod clock;
+mod conntrack;
 mod data_root;
 mod errors;
 mod executor;
+mod metrics;
 mod network;
 mod notify;
 mod options;

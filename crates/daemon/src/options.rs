@@ -116,7 +116,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     opt("containerd-namespace", "containerd-namespace", Text, Ignored),
     opt("containerd-plugins-namespace", "containerd-plugins-namespace", Text, Ignored),
     opt("experimental", "experimental", Bool, Ignored),
-    opt("metrics-addr", "metrics-addr", Text, Ignored),
+    opt("metrics-addr", "metrics-addr", Text, Obeyed),
     opt("network-control-plane-mtu", "network-control-plane-mtu", Number, Ignored),
     opt("api-cors-header", "api-cors-header", Text, Ignored),
     opt("authorization-plugin", "authorization-plugins", List, Refused),

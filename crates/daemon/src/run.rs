@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use api::listen::{Host, Inherited, Listener, bind_tcp, bind_unix};
-use api::{About, ApiState};
+use api::{About, ApiState, MetricsListener};
 use engine::{Engine, Shutdown};
 use image::ImageStore;
 use net::Net;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::data_root::{self, DataRoot};
 use crate::executor::TaskExecutor;
+use crate::metrics::{Facts, Metrics};
 use crate::network::EngineNetwork;
 use crate::notify::notify;
 use crate::overlay::{Attachments, Exchange};
@@ -95,12 +96,14 @@ async fn serve(settings: Settings, args: Vec<String>, root: DataRoot) -> anyhow:
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Tools that ask a dockerd for its stacks send these; untaken they would end the daemon.
     let asked = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
+    let metrics = listen_for_metrics(&settings.metrics_addr).await.context("failed to start metrics server")?;
     let parts = open(settings).await?;
     let listeners = listen(&parts.settings).await.context("failed to load listeners")?;
     let stop = CancellationToken::new();
     let reloader = tokio::spawn(reload(parts.images.clone(), parts.settings.clone(), args, parts.engine.clone()));
     let state = api_state(&parts, &root);
-    let unmapper = tokio::spawn(unmap_code());
+    let background = [tokio::spawn(unmap_code()), tokio::spawn(crate::conntrack::watch(parts.net.clone()))];
+    let measured = metrics.map(|listener| tokio::spawn(listener.serve(metrics_of(&parts, &root), stop.clone())));
     let serving = tokio::spawn(api::serve(listeners, state, stop.clone().cancelled_owned()));
     notify("READY=1");
     tracing::info!(hosts = ?parts.settings.hosts, "the daemon has come up");
@@ -112,9 +115,11 @@ async fn serve(settings: Settings, args: Vec<String>, root: DataRoot) -> anyhow:
     notify("STOPPING=1");
     stop.cancel();
     reloader.abort();
-    unmapper.abort();
-    if let Err(error) = serving.await {
-        tracing::error!(%error, "the server ended badly");
+    background.iter().for_each(tokio::task::JoinHandle::abort);
+    for server in [Some(serving), measured].into_iter().flatten() {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "a server ended badly");
+        }
     }
     parts.node.stop().await;
     let mode = if parts.settings.live_restore { Shutdown::LeaveAll } else { Shutdown::StopAll };
@@ -234,6 +239,22 @@ async fn listen(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
         });
     }
     Ok(listeners)
+}
+
+/// Before anything is started, so that a bad address ends the start at once.
+async fn listen_for_metrics(address: &str) -> anyhow::Result<Option<MetricsListener>> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let listener = MetricsListener::bind(address).await?;
+    tracing::info!("metrics API listening on {}", listener.address()?);
+    Ok(Some(listener))
+}
+
+fn metrics_of(parts: &Parts, root: &DataRoot) -> Arc<Metrics> {
+    let facts = Facts::read(&About::default(), &root.id);
+    let Parts { engine, net, node, executor, .. } = parts;
+    Arc::new(Metrics::new(engine.clone(), net.clone(), node.clone(), executor.gossip(), facts))
 }
 
 /// dockerd's default group may be missing; one that was asked for must be there.

@@ -82,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) live_restore: bool,
     pub(crate) swarm_default_advertise_addr: String,
+    /// Where metrics are served; empty for nowhere.
+    pub(crate) metrics_addr: String,
 }
 
 fn bad(name: &'static str, value: &str, reason: impl ToString) -> SettingsError {
@@ -136,6 +138,7 @@ impl Settings {
             labels: labels(&given)?,
             live_restore: given.flag("live-restore", true),
             swarm_default_advertise_addr: given.text("swarm-default-advertise-addr").unwrap_or_default().to_owned(),
+            metrics_addr: given.text("metrics-addr").unwrap_or_default().to_owned(),
             log_level: level.to_owned(),
             data_root,
             exec_root,

@@ -3,15 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::firewall::Rules;
-use crate::{Check, Cidr, Finding, Level, Node};
+use crate::{Check, Cidr, Conntrack, Finding, Level, Node, conntrack};
 
 /// What VXLAN adds to a packet: headers of IP, UDP and VXLAN, and the inner Ethernet header.
 pub(crate) const VXLAN_BYTES: u32 = 50;
 /// What encryption adds at most.
 pub(crate) const ESP_BYTES: u32 = 36;
-/// Shares of the table of connections, in hundredths.
-const CONNTRACK_FULL: u64 = 95;
-const CONNTRACK_HIGH: u64 = 80;
 
 /// Whether the kernel can do something.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -47,19 +44,6 @@ pub struct KernelSettings {
     pub ip_forward: Option<bool>,
     /// `net.bridge.bridge-nf-call-iptables`.
     pub bridge_nf_call_iptables: Option<bool>,
-}
-
-/// A table of connections: each namespace has its own, and one bound holds for all.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Conntrack {
-    /// Whose it is.
-    pub place: String,
-    /// Connections in it.
-    pub used: u64,
-    /// Connections that it holds at most.
-    pub most: u64,
-    /// Packets dropped since the start since it was full.
-    pub dropped: u64,
 }
 
 /// A link.
@@ -233,7 +217,7 @@ impl Host {
 pub(crate) fn judge(host: &Host, node: Option<&Node>, findings: &mut Vec<Finding>) {
     features(host, node, findings);
     settings(host, findings);
-    conntrack(host, findings);
+    findings.extend(host.conntracks.iter().filter(|table| table.most > 0).map(conntrack::judge));
     if let Some(node) = node {
         addresses(host, node, findings);
     }
@@ -300,36 +284,6 @@ fn settings(host: &Host, findings: &mut Vec<Finding>) {
         }
         Some(false) | None => {}
     }
-}
-
-fn conntrack(host: &Host, findings: &mut Vec<Finding>) {
-    for table in host.conntracks.iter().filter(|table| table.most > 0) {
-        connections(table, findings);
-    }
-}
-
-fn connections(Conntrack { place, used, most, dropped }: &Conntrack, findings: &mut Vec<Finding>) {
-    let share = used.saturating_mul(100) / most;
-    let level = match share {
-        CONNTRACK_FULL.. => Level::Broken,
-        CONNTRACK_HIGH.. => Level::Warning,
-        _ if *dropped > 0 => Level::Note,
-        _ => Level::Ok,
-    };
-    let consequence = match level {
-        Level::Broken => ": new connections are dropped",
-        Level::Warning => ": when it is full new connections are dropped",
-        Level::Note => "; it has been full before",
-        _ => "",
-    };
-    let dropped =
-        if *dropped > 0 { format!(", {dropped} packets were dropped since the start") } else { String::new() };
-    let what = format!("the table of connections of {place} holds {used} of {most}{dropped}{consequence}");
-    let finding = Finding::new(level, Check::Conntrack, what);
-    findings.push(match level {
-        Level::Ok => finding,
-        _ => finding.remedy(format!("sysctl -w net.netfilter.nf_conntrack_max={}", most.saturating_mul(4))),
-    });
 }
 
 fn addresses(host: &Host, node: &Node, findings: &mut Vec<Finding>) {
@@ -420,20 +374,6 @@ mod tests {
         let network = Network { name: "safe".to_owned(), is_encrypted: true, ..Network::default() };
         let node = Node { networks: vec![network], ..Node::default() };
         assert_eq!(worst(&no_esp, Some(&node), Check::Kernel), Level::Broken);
-    }
-
-    #[test]
-    fn a_table_of_connections_that_fills_is_told() {
-        let check = |used, dropped, expected| {
-            let conntracks = vec![Conntrack { place: "this machine".to_owned(), used, most: 1000, dropped }];
-            assert_eq!(worst(&Host { conntracks, ..Host::default() }, None, Check::Conntrack), expected, "{used}");
-        };
-        check(10, 0, Level::Ok);
-        check(10, 5, Level::Note);
-        check(799, 0, Level::Ok);
-        check(800, 0, Level::Warning);
-        check(950, 0, Level::Broken);
-        check(2000, 0, Level::Broken);
     }
 
     #[test]

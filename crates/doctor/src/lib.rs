@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod conntrack;
 pub mod firewall;
 mod host;
 mod node;
@@ -22,9 +23,9 @@ mod walls;
 pub mod wire;
 
 pub use addresses::Cidr;
+pub use conntrack::{Conntrack, ConntrackNews, ConntrackWatch};
 pub use host::{
-    ClockState, Conntrack, Feature, Features, Holder, Host, KernelSettings, LegacyPolicies, Link, Own, Route,
-    Transport, VxlanLink,
+    ClockState, Feature, Features, Holder, Host, KernelSettings, LegacyPolicies, Link, Own, Route, Transport, VxlanLink,
 };
 pub use node::{GossipState, Network, Node, Pools, Standing};
 pub use peer::{Echoes, Exam, Known, OverlayView, Peer, PeerKind, PeerRole, Reach, Skew, TableView, Word, sizes};

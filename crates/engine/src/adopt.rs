@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use shim::launch::ExitRecord;
@@ -57,6 +57,8 @@ impl Engine {
             execs: Execs::default(),
             cgroup_lock: CgroupLock::default(),
             shuts_down: AtomicBool::new(false),
+            health_checks: AtomicU64::new(0),
+            health_checks_failed: AtomicU64::new(0),
         });
         let known: BTreeSet<String> = records.iter().map(|record| record.id.clone()).collect();
         for record in &records {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use docker_types::container::{
     EndpointSettings, Inspect, Summary, TopResponse, UpdateRequest, UpdateResponse, WaitError, WaitResponse,
@@ -39,6 +39,10 @@ pub(crate) struct Inner {
     pub(crate) cgroup_lock: CgroupLock,
     /// The daemon ends and stops its containers.
     pub(crate) shuts_down: AtomicBool,
+    /// Health checks that were run.
+    pub(crate) health_checks: AtomicU64,
+    /// Of these, the ones that could not be run.
+    pub(crate) health_checks_failed: AtomicU64,
 }
 
 impl std::fmt::Debug for Inner {
@@ -58,6 +62,19 @@ pub struct Counts {
     pub paused: usize,
     /// The others.
     pub stopped: usize,
+}
+
+/// What was counted since the start, and who listens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tallies {
+    /// Events told.
+    pub events: u64,
+    /// Who gets events now.
+    pub event_subscribers: usize,
+    /// Health checks that were run.
+    pub health_checks: u64,
+    /// Of these, the ones that could not be run; one that ran and says no is none of them.
+    pub health_checks_failed: u64,
 }
 
 /// A container that was made of an image.
@@ -294,6 +311,17 @@ impl Engine {
             }
         }
         counts
+    }
+
+    /// What was counted.
+    pub fn tallies(&self) -> Tallies {
+        let (events, event_subscribers) = self.0.events.tally();
+        Tallies {
+            events,
+            event_subscribers,
+            health_checks: self.0.health_checks.load(Ordering::Relaxed),
+            health_checks_failed: self.0.health_checks_failed.load(Ordering::Relaxed),
+        }
     }
 
     /// Which containers were made of which images.

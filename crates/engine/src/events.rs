@@ -3,6 +3,7 @@
 //! A subscriber that lags more than [`CHANNEL_EVENTS`] behind loses the oldest ones, as with dockerd.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use docker_types::event::{Actor, EventMessage};
@@ -19,11 +20,13 @@ const CHANNEL_EVENTS: usize = 1024;
 pub(crate) struct EventBus {
     history: Mutex<VecDeque<Arc<EventMessage>>>,
     live: broadcast::Sender<Arc<EventMessage>>,
+    /// Events told so far.
+    told: AtomicU64,
 }
 
 impl Default for EventBus {
     fn default() -> Self {
-        Self { history: Mutex::default(), live: broadcast::channel(CHANNEL_EVENTS).0 }
+        Self { history: Mutex::default(), live: broadcast::channel(CHANNEL_EVENTS).0, told: AtomicU64::new(0) }
     }
 }
 
@@ -45,6 +48,12 @@ impl EventBus {
         history.push_back(event.clone());
         // under the lock, so that a new subscriber sees each event once; nobody listening is no failure
         let _ = self.live.send(event);
+        self.told.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many events were told, and how many listen now.
+    pub(crate) fn tally(&self) -> (u64, usize) {
+        (self.told.load(Ordering::Relaxed), self.live.receiver_count())
     }
 
     pub(crate) fn log(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
@@ -137,6 +146,9 @@ mod tests {
             assert_eq!(stream.next().await.unwrap().action, expected.to_string());
         }
         assert!(stream.next().await.is_none(), "302 is after until");
+        assert_eq!(bus.tally(), (302, 1));
+        drop(stream);
+        assert_eq!(bus.tally(), (302, 0));
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Programs run in running containers: the table of execs, their start, health probes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -274,9 +275,11 @@ pub(crate) struct Probe {
 pub(crate) async fn run_probe(probe: &Probe) -> (HealthLog, ProbeOutcome) {
     let start_ns = Clock::now_ns();
     let mut output = Vec::new();
+    probe.engine.health_checks.fetch_add(1, Ordering::Relaxed);
     let exit_code = match tokio::time::timeout(probe.timeout, probe_exit(probe, &mut output)).await {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
+            probe.engine.health_checks_failed.fetch_add(1, Ordering::Relaxed);
             output = error.to_string().into_bytes();
             -1
         }

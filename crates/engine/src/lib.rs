@@ -56,7 +56,7 @@ mod volumes;
 mod working_dir;
 
 pub use config::{BUILT_IN_RUNTIME, EngineConfig, RuntimeSpec};
-pub use engine::{Counts, Engine, ImageUser};
+pub use engine::{Counts, Engine, ImageUser, Tallies};
 pub use error::{EngineError, ErrorKind};
 pub use events::{EventStream, HISTORY_EVENTS};
 pub use logs::{LogFrame, LogStream};

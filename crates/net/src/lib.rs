@@ -60,7 +60,7 @@ pub use ipsec::{ENCRYPTION_KEY_BYTES, ENCRYPTION_KEYS_MAX, EncryptionKey};
 pub use net::Net;
 pub use overlay::{DATA_PATH_PORT, OverlayEndpointSpec, OverlaySpec, OverlaySubnet, Peer};
 pub use reconcile::ReconcileReport;
-pub use survey::{own_names, survey, survey_firewall};
+pub use survey::{Conntracks, own_names, survey, survey_firewall};
 pub use tunnel_probe::{Heard, TunnelProbe};
 pub use types::{
     Backend, BackendNode, ClientAddress, DnsConfig, DnsNetwork, Endpoint, EtcFiles, IngressEndpointSpec, IngressPort,

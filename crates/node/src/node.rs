@@ -105,6 +105,8 @@ pub struct NodeInfo {
     pub role: NodeRole,
     /// Its identifier; empty outside a swarm.
     pub node_id: String,
+    /// The swarm's; empty outside one.
+    pub cluster_id: String,
     /// The IP address that others are told; empty outside a swarm.
     pub advertise_ip: String,
     /// Where its manager is reached, `host:port`; empty outside a swarm.
@@ -396,6 +398,7 @@ impl Life {
             state,
             role,
             node_id: self.keeper.node_id().to_string(),
+            cluster_id: self.keeper.cluster_id().to_string(),
             managers: self.broker.managers(),
             error,
             session,

@@ -18,10 +18,12 @@ use agent::{Controller, ControllerError, Dependencies, Executor, ExecutorError, 
 use async_trait::async_trait;
 use doctor::Own;
 use engine::Engine;
+use gossip_io::Handle;
 use image::ImageStore;
 use model::{Node, NodeDescription, Task, TaskId};
 use net::Net;
 use node::SwarmNode;
+use tokio::sync::watch;
 
 use crate::checkup::Doctor;
 use crate::errors::chain;
@@ -109,6 +111,11 @@ impl TaskExecutor {
     pub(crate) fn doctor(&self, node: Arc<SwarmNode>, own: Own) -> Doctor {
         let Shared { net, exchange, gossiping, .. } = &*self.shared;
         Doctor::new(net.clone(), exchange.clone(), gossiping.handle(), node, own)
+    }
+
+    /// The gossip, while there is one.
+    pub(crate) fn gossip(&self) -> watch::Receiver<Option<Handle>> {
+        self.shared.gossiping.handle()
     }
 
     /// This node is about to leave the swarm, or stays after all: whether containers may still be put on its networks.

@@ -4,6 +4,7 @@
 
 mod clients;
 mod crash;
+mod metrics;
 mod own_cli;
 mod process;
 mod registry;

@@ -47,6 +47,10 @@ fn hosts_and_groups_that_are_not_there_are_named() {
     for (options, text) in [
         (["-H", "fd://", "--debug"], "failed to load listeners: no sockets found via socket activation"),
         (["-H", &socket, "--group=nosuchgroup"], "failed to load listeners: group nosuchgroup not found"),
+        (
+            ["-H", &socket, "--metrics-addr=9323"],
+            "failed to start metrics server: error parsing tcp address: address 9323: missing port in address",
+        ),
     ] {
         let (code, err) = start(&options);
         assert_eq!(code, Some(1), "{err}");

@@ -123,6 +123,9 @@ async fn health_is_checked() {
     assert!(world.engine.exec_start(&exec_id, request).await.unwrap().is_none());
     let ill = world.until(&id, status("unhealthy")).await;
     assert!(ill.state.health.unwrap().failing_streak >= 2);
+    // Each is counted; one that ran and said no has not failed.
+    let tallies = world.engine.tallies();
+    assert!(tallies.health_checks >= 3 && tallies.health_checks_failed == 0, "{tallies:?}");
     world.remove(&id).await;
     world.assert_clean();
 }

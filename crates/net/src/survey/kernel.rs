@@ -117,6 +117,7 @@ pub(super) fn clock() -> ClockState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nft::{Rule, Verdict};
 
     #[test]
     fn drops_of_all_processors_are_added() {
@@ -124,6 +125,43 @@ mod tests {
         assert_eq!(dropped(text), 13);
         assert_eq!(dropped("entries\n1\n"), 0);
         assert_eq!(dropped(""), 0);
+    }
+
+    /// A rule that asks for a connection's state makes the kernel track connections.
+    fn track() -> io::Result<()> {
+        let table = Table::ip("try");
+        let mut batch = Batch::new();
+        batch.add_table(&table);
+        batch.add_base_chain(&table, "nat", &Hook::nat(PREROUTING));
+        batch.add_rule(&table, "nat", &Rule::new().established().verdict(Verdict::Accept));
+        Socket::open()?.commit(batch)
+    }
+
+    /// The bound is the whole machine's, and a test must not change it: flows are real, a small bound is written in.
+    #[tokio::test]
+    async fn flows_fill_the_table_of_their_namespace_and_a_full_one_is_said() {
+        const FLOWS: u64 = 64;
+        const LOOPBACK: u32 = 1;
+        let namespace = Namespace::nameless().expect("a namespace");
+        Links::open_in(&namespace).expect("a socket").set_up(LOOPBACK).await.expect("the loopback is up");
+        let flood = || {
+            track()?;
+            let before = conntrack("here");
+            let sockets =
+                (0..FLOWS).map(|_| std::net::UdpSocket::bind("127.0.0.1:0")).collect::<io::Result<Vec<_>>>()?;
+            for socket in &sockets {
+                socket.send_to(b"x", "127.0.0.1:9")?;
+            }
+            Ok((before.expect("a table"), conntrack("here").expect("a table")))
+        };
+        let (before, after) = namespace.enter(flood).expect("packets");
+        assert_eq!((before.used, before.dropped), (0, 0));
+        assert!(after.used >= FLOWS && after.most == before.most, "{after:?}");
+        let mut watch = doctor::ConntrackWatch::default();
+        assert_eq!(watch.look(&[before]), []);
+        assert_eq!(watch.look(std::slice::from_ref(&after)), []);
+        let said = watch.look(&[Conntrack { most: after.used, ..after }]);
+        assert!(matches!(&said[..], [doctor::ConntrackNews::Full(_)]), "{said:?}");
     }
 
     #[tokio::test]

@@ -20,6 +20,9 @@ use crate::{Net, NetConfig, NetError};
 /// Ports of a swarm whose holders are looked for, VXLAN's beside.
 const SWARM_PORTS: [u16; 2] = [2377, 7946];
 
+/// Whose the table of connections of the daemon's own namespace is.
+const THIS_MACHINE: &str = "this machine";
+
 /// What a daemon with these settings makes here.
 pub fn own_names(config: &NetConfig) -> Own {
     let tables =
@@ -40,7 +43,7 @@ pub async fn survey(own: Own, data_path_port: u16) -> Result<Host, NetError> {
         host.name = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         host.kernel = kernel::release();
         host.settings = kernel::settings();
-        host.conntracks.extend(kernel::conntrack("this machine"));
+        host.conntracks.extend(kernel::conntrack(THIS_MACHINE));
         host.clock = kernel::clock();
         host.firewall = read_rules(&host.own);
         host.legacy = legacy_policies();
@@ -51,8 +54,22 @@ pub async fn survey(own: Own, data_path_port: u16) -> Result<Host, NetError> {
     Ok(looked.await.expect("looking does not panic"))
 }
 
+/// Tables of connections; nothing where the kernel has none.
+#[derive(Clone, Debug, Default)]
+pub struct Conntracks {
+    /// This machine's.
+    pub host: Option<Conntrack>,
+    /// That of the mesh, which has a namespace of its own.
+    pub mesh: Option<Conntrack>,
+}
+
 impl Net {
-    /// The table of connections through the mesh, which has a namespace of its own.
+    /// The tables of connections. Reads small files of `/proc`, the mesh's on a thread of its own.
+    pub fn conntracks(&self) -> Conntracks {
+        Conntracks { host: kernel::conntrack(THIS_MACHINE), mesh: self.mesh_conntrack() }
+    }
+
+    /// The table of connections through the mesh.
     pub fn mesh_conntrack(&self) -> Option<Conntrack> {
         let path = sandbox_path(&self.inner().config);
         let namespace = Namespace::pinned(&path).ok().flatten()?;
