@@ -16,6 +16,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use crate::ipsec::{self, EncryptedRules};
+use crate::mesh::Port;
 use crate::nft::{
     Batch, Cmp, DataType, Expr, FORWARD, Hook, INPUT, OUTPUT, POSTROUTING, PREROUTING, R1, R2, Rule, SetRef, Socket,
     Table, Value, Verdict, address_port, address_proto_port, proto_port,
@@ -64,6 +65,20 @@ pub(crate) struct HostRules {
     pub(crate) members: BTreeSet<Member>,
     /// Encrypted networks, if there are any.
     pub(crate) encrypted: Option<EncryptedRules>,
+}
+
+impl HostRules {
+    /// Ports that lead somewhere.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = Port> {
+        self.forwards.iter().map(Forward::port).chain(self.ingress_ports.iter().copied())
+    }
+}
+
+impl Forward {
+    /// The port of the host.
+    pub(crate) fn port(&self) -> Port {
+        (self.port.protocol, self.port.host_port)
+    }
 }
 
 /// The host's firewall. Without `--iptables` it takes everything and does nothing.

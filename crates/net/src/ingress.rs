@@ -94,8 +94,7 @@ impl Inner {
             if let Some(ingress) = state.ingress.take() {
                 ingress.mesh.keys().for_each(|key| state.ports.release(&owner(key)));
             }
-            let rules = state.host_rules(&self.config);
-            state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
+            state.write_host(&self.config)?;
         }
         let ends = record.links.iter().filter_map(|near| Some((near.name.clone(), self.links_at(&near.place)?)));
         self.fading.add(ends.collect());
@@ -181,8 +180,7 @@ impl Inner {
         let ingress = Ingress::open(&self.surroundings(), record, &sandbox)?;
         ingress.hold_ports(&mut state.ports);
         state.ingress = Some(ingress);
-        let rules = state.host_rules(&self.config);
-        state.firewall.replace(&rules).map_err(kernel("write the firewall"))
+        state.write_host(&self.config)
     }
 
     /// See [`crate::Net::set_service`].

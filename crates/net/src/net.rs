@@ -492,8 +492,7 @@ impl Inner {
         };
         let index = make_bridge(&self.links, &self.config, &self.config.gwbridge_name, address).await?;
         let mut state = self.state();
-        let rules = state.host_rules(&self.config);
-        state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
+        state.write_host(&self.config)?;
         state.gwbridge_index = Some(index);
         Ok(index)
     }

@@ -75,8 +75,7 @@ pub(crate) async fn open(config: NetConfig) -> Result<Inner, NetError> {
         last_address,
         ipsec_watch: None,
     };
-    let rules = state.host_rules(&config);
-    state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
+    state.write_host(&config)?;
     let mut node_name = crate::state::new_id()?;
     node_name.truncate(NODE_NAME_DIGITS);
     let parts = Parts { alarms, watch, ipsec, config, store, links, bridge_index, state, node_name, warnings };

@@ -1,10 +1,13 @@
 //! Who holds which port of the host. A held TCP or UDP port is also bound, so that other programs see it is taken, and we
-//! see theirs.
+//! see theirs. A TCP port listens, as those look for it who ask what is open, but only while rules lead its connections away:
+//! the kernel would take them, and nobody would answer.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, UdpSocket};
 use std::ops::RangeInclusive;
+
+use socket2::{Domain, Socket, Type};
 
 use crate::{NetError, PortBinding, Protocol, PublishedPort};
 
@@ -14,9 +17,12 @@ const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 /// many ports does not run out of descriptors.
 const HELD_SOCKETS_MAX: usize = 2048;
 
-/// A socket that is bound and does nothing else.
+/// Connections that wait at a held port: there are none while its rules are in force.
+const BACKLOG: i32 = 1;
+
+/// A socket that nobody reads.
 enum Held {
-    Tcp { _listener: TcpListener },
+    Tcp { socket: Socket, is_listening: bool },
     Udp { _socket: UdpSocket },
     Nothing,
 }
@@ -192,7 +198,43 @@ impl PortTable {
     }
 }
 
+impl PortTable {
+    /// Rules lead the connections to these ports away from now on.
+    pub(crate) fn listen(&mut self, ports: impl IntoIterator<Item = (Protocol, u16)>) {
+        for key in ports {
+            for holder in self.holders.get_mut(&key).into_iter().flatten() {
+                holder.held.listen().unwrap_or_else(|error| {
+                    tracing::warn!(%error, port = key.1, "a published port is not seen to listen");
+                });
+            }
+        }
+    }
+
+    /// Refuses the connections that came while rules were missing; they would wait for ever.
+    pub(crate) fn refuse_waiting(&mut self) {
+        for holder in self.holders.values_mut().flatten() {
+            holder.held.refuse_waiting().unwrap_or_else(|error| {
+                tracing::warn!(%error, address = %holder.address, "a published port is not seen to listen");
+            });
+        }
+    }
+}
+
 impl Held {
+    fn listen(&mut self) -> io::Result<()> {
+        let Self::Tcp { socket, is_listening: is_listening @ false } = self else { return Ok(()) };
+        socket.listen(BACKLOG)?;
+        *is_listening = true;
+        Ok(())
+    }
+
+    fn refuse_waiting(&mut self) -> io::Result<()> {
+        let Self::Tcp { socket, is_listening: is_listening @ true } = self else { return Ok(()) };
+        socket.shutdown(Shutdown::Read)?;
+        *is_listening = false;
+        self.listen()
+    }
+
     fn sockets(&self) -> usize {
         usize::from(!matches!(self, Self::Nothing))
     }
@@ -210,7 +252,15 @@ fn drop_holders(holders: &mut Vec<Holder>, held_sockets: &mut usize, is_dropped:
 
 fn bind(protocol: Protocol, address: Ipv4Addr, port: u16) -> io::Result<Held> {
     Ok(match protocol {
-        Protocol::Tcp => Held::Tcp { _listener: TcpListener::bind((address, port))? },
+        Protocol::Tcp => {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            // connections of a program that had the port are no hindrance
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddrV4::new(address, port).into())?;
+            // another that reuses the address as well cannot listen beside this one
+            socket.set_reuse_address(false)?;
+            Held::Tcp { socket, is_listening: false }
+        }
         Protocol::Udp => Held::Udp { _socket: UdpSocket::bind((address, port))? },
         Protocol::Sctp => Held::Nothing,
     })
@@ -228,9 +278,29 @@ fn reason_text(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
 
     const ASKER: Asker<'_> = Asker { owner: "c1", name: "web", endpoint_id: "e1" };
+
+    fn connect(port: u16) -> io::Result<TcpStream> {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+    }
+
+    #[test]
+    fn a_port_refuses_until_its_rules_are_there() {
+        let mut table = PortTable::default();
+        let port = table.take(ASKER, Ipv4Addr::UNSPECIFIED, &[binding(0)]).unwrap()[0].host_port;
+        assert_eq!(connect(port).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err(), "it is held all the same");
+        table.listen([(Protocol::Tcp, port)]);
+        let mut waiting = connect(port).unwrap();
+        table.refuse_waiting();
+        assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        connect(port).unwrap();
+    }
 
     fn binding(host_port: u16) -> PortBinding {
         PortBinding {

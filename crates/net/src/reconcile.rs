@@ -45,8 +45,7 @@ impl Inner {
         if let Some(ingress) = &mut state.ingress {
             ingress.mesh.restore().map_err(kernel("write the mesh"))?;
         }
-        let rules = state.host_rules(&self.config);
-        state.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
+        state.write_host(&self.config)?;
         Ok(report)
     }
 

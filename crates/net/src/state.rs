@@ -69,6 +69,7 @@ impl State {
         let forwards = forwards(record);
         let opened = self.firewall.add_forwards(&forwards);
         self.heal(config, opened, "publish ports")?;
+        self.ports.listen(forwards.iter().map(Forward::port));
         self.move_datagrams(&forwards)
     }
 
@@ -93,6 +94,7 @@ impl State {
         self.heal(config, closed, "unpublish ports")?;
         let opened = self.firewall.add_forwards(after);
         self.heal(config, opened, "publish ports")?;
+        self.ports.listen(after.iter().map(Forward::port));
         self.move_datagrams(before)?;
         self.move_datagrams(after)
     }
@@ -105,6 +107,7 @@ impl State {
     ) -> Result<(), NetError> {
         let changed = self.firewall.change_ingress_ports(&change.added, &change.removed);
         self.heal(config, changed, "publish ports")?;
+        self.ports.listen(change.added.iter().copied());
         let ports = change.added.iter().chain(&change.removed);
         self.delete_flows(ports.filter(|(protocol, _)| *protocol == Protocol::Udp).map(|(_, port)| *port).collect())
     }
@@ -137,7 +140,9 @@ impl State {
     /// Writes the host's tables anew.
     pub(crate) fn write_host(&mut self, config: &NetConfig) -> Result<(), NetError> {
         let rules = self.host_rules(config);
-        self.firewall.replace(&rules).map_err(kernel("write the firewall"))
+        self.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
+        self.ports.listen(rules.ports());
+        Ok(())
     }
 
     /// Writes the host's tables anew if someone has removed one, and tells whether that was so.
@@ -148,9 +153,9 @@ impl State {
         let rules = self.host_rules(config);
         self.firewall.replace(&rules).map_err(kernel("write the firewall"))?;
         // what came meanwhile was translated by nobody
-        let ports = rules.forwards.iter().map(|forward| (forward.port.protocol, forward.port.host_port));
-        let ports = ports.chain(rules.ingress_ports.iter().copied());
-        self.delete_flows(ports.filter(|(protocol, _)| *protocol == Protocol::Udp).map(|(_, port)| port).collect())?;
+        self.ports.refuse_waiting();
+        let udp = rules.ports().filter(|(protocol, _)| *protocol == Protocol::Udp);
+        self.delete_flows(udp.map(|(_, port)| port).collect())?;
         Ok(true)
     }
 

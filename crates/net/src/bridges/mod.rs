@@ -196,12 +196,7 @@ impl Inner {
     fn show_bridge(&self, bridge: UserBridge) -> Result<(), NetError> {
         let mut state = self.state();
         state.bridges.insert(bridge.record.id.clone(), bridge);
-        self.write_host_rules(&mut state)
-    }
-
-    fn write_host_rules(&self, state: &mut State) -> Result<(), NetError> {
-        let rules = state.host_rules(&self.config);
-        state.firewall.replace(&rules).map_err(kernel("write the firewall"))
+        state.write_host(&self.config)
     }
 
     /// Takes a network out of the kernel and off the disk.
@@ -209,7 +204,7 @@ impl Inner {
         {
             let mut state = self.state();
             if state.bridges.remove(&record.id).is_some() {
-                self.write_host_rules(&mut state)?;
+                state.write_host(&self.config)?;
             }
         }
         if record.is_own_link {
