@@ -9,6 +9,8 @@ use crate::nft::{HEAD_BYTES, Head, Socket, begin};
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = (SUBSYSTEM << 8) | 1;
 const DELETE: u16 = (SUBSYSTEM << 8) | 2;
+const GET_STATISTICS: u16 = (SUBSYSTEM << 8) | 5;
+const ENTRIES: u16 = 1;
 const ENTRY: u16 = SUBSYSTEM << 8;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
@@ -41,8 +43,21 @@ fn attributes(reply: &Reply) -> Option<&[u8]> {
     reply.body.get(HEAD_BYTES..).filter(|_| reply.kind == ENTRY)
 }
 
+/// Whether no flow is tracked in the socket's namespace: the table is one for all, and to walk through it takes a while.
+fn is_empty(socket: &mut Socket) -> io::Result<bool> {
+    let mut writer = Writer::default();
+    let start = begin(&mut writer, (GET_STATISTICS, REQUEST), 1, HEAD);
+    writer.end(start);
+    let replies = socket.request(&writer.bytes)?;
+    let count = replies.first().and_then(|reply| attribute(reply.body.get(HEAD_BYTES..)?, ENTRIES));
+    Ok(count == Some(&[0; 4]))
+}
+
 /// Deletes the IPv4 flows that `is_stale` picks.
 pub(crate) fn delete(socket: &mut Socket, is_stale: impl Fn(&Flow) -> bool) -> io::Result<()> {
+    if is_empty(socket)? {
+        return Ok(());
+    }
     for reply in dump(socket)? {
         let Some(attributes) = attributes(&reply) else { continue };
         if !read(attributes).is_some_and(|flow| is_stale(&flow)) {

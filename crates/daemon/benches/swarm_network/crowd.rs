@@ -98,7 +98,7 @@ fn measure(crowd: &Crowd, name: &str, host: &Host, network: &str) {
         until_known(host, network, service, TASKS as usize);
     }
     let taken = before.2.elapsed().as_secs_f64();
-    let after = (pss(process), cpu(process));
+    let after = (pss(process), until_idle(process));
     let (begin, cpu_begin) = (Instant::now(), cpu(process));
     // A rest is what is measured here.
     std::thread::sleep(IDLE);
@@ -133,6 +133,20 @@ fn until_known(host: &Host, network: &str, service: u32, tasks: usize) {
     {
         assert!(begin.elapsed() < PATIENCE, "{}: crowd{service} never came", host.name);
         std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Waits until a process has little to do; its processor time then, s.
+fn until_idle(process: nix::unistd::Pid) -> f64 {
+    const LOOK: Duration = Duration::from_secs(2);
+    loop {
+        let before = cpu(process);
+        // What it does in this time is what is looked at.
+        std::thread::sleep(LOOK);
+        let now = cpu(process);
+        if now - before < LOOK.as_secs_f64() / 20.0 {
+            return now;
+        }
     }
 }
 
