@@ -6,17 +6,24 @@
 //! server in the same container (for health checks), `get URL-PATH HOST` one elsewhere, `resolve NAME…` prints
 //! the names' addresses in the order they came, `sleep` does nothing, `env` prints the environment, `exit CODE` ends with that
 //! code, `cat PATH` prints a file, `write PATH TEXT` writes one, `echo …` prints its words, `uid` prints user and group,
-//! `fill MIB` takes that much memory, `fork N` starts so many children.
+//! `fill MIB` takes that much memory, `fork N` starts so many children, `serve-sctp PORT` says over SCTP who it is and who
+//! asks, `get-sctp HOST PORT` asks that.
 //!
 //! It is only the standard library plus the few C functions that have no face there.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 const SIGTERM: i32 = 15;
 const SIGINT: i32 = 2;
 const REQUEST_LINES_MAX: usize = 100;
+const AF_INET: i32 = 2;
+const SOCK_STREAM: i32 = 1;
+const SOCK_CLOEXEC: i32 = 0o2000000;
+const IPPROTO_SCTP: i32 = 132;
+const SCTP_BACKLOG: i32 = 128;
 
 unsafe extern "C" {
     fn signal(number: i32, handler: usize) -> usize;
@@ -24,6 +31,19 @@ unsafe extern "C" {
     fn getuid() -> u32;
     fn getgid() -> u32;
     fn pause() -> i32;
+    fn socket(domain: i32, kind: i32, protocol: i32) -> i32;
+    fn bind(socket: i32, address: *const Ipv4Socket, length: u32) -> i32;
+    fn connect(socket: i32, address: *const Ipv4Socket, length: u32) -> i32;
+    fn listen(socket: i32, backlog: i32) -> i32;
+}
+
+/// `struct sockaddr_in`.
+#[repr(C)]
+struct Ipv4Socket {
+    family: u16,
+    port: [u8; 2],
+    address: [u8; 4],
+    zero: [u8; 8],
 }
 
 static EXIT_CODE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(0);
@@ -147,6 +167,69 @@ fn resolve(names: &[String]) -> i32 {
     code
 }
 
+/// An SCTP socket that is used as a TCP one: the standard library's calls on it are the same.
+fn sctp_socket(address: Ipv4Addr, port: u16, serves: bool) -> std::io::Result<OwnedFd> {
+    let checked = |result: i32| if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) };
+    let place = Ipv4Socket { family: AF_INET as u16, port: port.to_be_bytes(), address: address.octets(), zero: [0; 8] };
+    let length = size_of::<Ipv4Socket>() as u32;
+    // SAFETY: takes numbers only.
+    let number = checked(unsafe { socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_SCTP) })?;
+    // SAFETY: the kernel has just made this descriptor, which nobody else has.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    if serves {
+        // SAFETY: the address is of the given length and lives longer than the call.
+        checked(unsafe { bind(socket.as_raw_fd(), &place, length) })?;
+        // SAFETY: takes numbers only.
+        checked(unsafe { listen(socket.as_raw_fd(), SCTP_BACKLOG) })?;
+    } else {
+        // SAFETY: as with `bind`.
+        checked(unsafe { connect(socket.as_raw_fd(), &place, length) })?;
+    }
+    Ok(socket)
+}
+
+fn delay_start() {
+    if let Some(delay_ms) = number("START_DELAY_MS") {
+        std::thread::sleep(Duration::from_millis(delay_ms));
+    }
+}
+
+/// Tells each client this container's name and the client's address.
+fn serve_sctp(port: u16) -> std::io::Result<()> {
+    delay_start();
+    let listener = TcpListener::from(sctp_socket(Ipv4Addr::UNSPECIFIED, port, true)?);
+    println!("listening on SCTP port {port}");
+    loop {
+        let (mut stream, peer) = listener.accept()?;
+        // A client that has gone is no reason to end.
+        let _ = stream.write_all(format!("{} {}\n", hostname(), peer.ip()).as_bytes());
+    }
+}
+
+fn get_sctp(host: &str, port: u16) -> std::io::Result<()> {
+    let found = (host, port).to_socket_addrs()?.find_map(|address| match address {
+        SocketAddr::V4(address) => Some(*address.ip()),
+        SocketAddr::V6(_) => None,
+    });
+    let address = found.ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+    let stream = TcpStream::from(sctp_socket(address, port, false)?);
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    if answer.is_empty() {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    print!("{answer}");
+    Ok(())
+}
+
+fn code_of(result: std::io::Result<()>) -> i32 {
+    if let Err(error) = &result {
+        eprintln!("{error}");
+    }
+    i32::from(result.is_err())
+}
+
 fn wait_forever() -> ! {
     loop {
         // SAFETY: takes nothing and only waits.
@@ -160,6 +243,8 @@ fn command(words: &[String]) -> i32 {
     match word(0) {
         "get" => get(word(1), words.get(2).map_or("127.0.0.1", String::as_str)),
         "resolve" => resolve(&words[1..]),
+        "serve-sctp" => code_of(serve_sctp(word(1).parse().unwrap_or(0))),
+        "get-sctp" => code_of(get_sctp(word(1), word(2).parse().unwrap_or(0))),
         "sleep" => wait_forever(),
         "exit" => word(1).parse().unwrap_or(1),
         "echo" => {
@@ -214,9 +299,7 @@ fn main() {
     if !words.is_empty() {
         std::process::exit(command(&words));
     }
-    if let Some(delay_ms) = number("START_DELAY_MS") {
-        std::thread::sleep(Duration::from_millis(delay_ms));
-    }
+    delay_start();
     if let Some(life_ms) = number("EXIT_AFTER_MS") {
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(life_ms));

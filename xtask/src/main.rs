@@ -9,6 +9,7 @@ mod sim;
 mod tidy;
 mod vm;
 mod vm_disk;
+mod vm_dockerd;
 mod vm_machine;
 
 use anyhow::{Result, bail};

@@ -2,8 +2,8 @@
 //! that develop and test Skep may not have. Emulated (TCG), so it needs no virtualization of the host; slow, so it stands
 //! outside `./check`. Everything of it lies in `target/vm`; it changes nothing else but installing missing packages.
 //!
-//! The machine is started three times on one disk: the first run ends by a power cut, the second finds the swarm again, the
-//! third is about encrypted networks, whose tests need a kernel with ESP.
+//! The machine is started once per phase on one disk: the first run ends by a power cut, the second finds the swarm again;
+//! then come encrypted networks, whose tests need a kernel with ESP, a mesh with a dockerd, whose own needs IPVS, and SCTP.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

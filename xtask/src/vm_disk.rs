@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::vm::{Options, Places, output, succeed};
+use crate::vm_dockerd;
 
 /// The package that depends on Debian's newest kernel of this kind.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -40,7 +41,10 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("lib/checks", include_str!("../vm/checks")),
     ("lib/walk", include_str!("../vm/walk")),
     ("lib/reboot", include_str!("../vm/reboot")),
+    ("lib/machines", include_str!("../vm/machines")),
     ("lib/encrypted", include_str!("../vm/encrypted")),
+    ("lib/mesh", include_str!("../vm/mesh")),
+    ("lib/sctp", include_str!("../vm/sctp")),
 ];
 
 /// The files that the emulator takes.
@@ -131,8 +135,9 @@ fn disk(places: &Places, options: &Options, built: &Built, (tree, version): (&Pa
         symlink(format!("{up}bin/busybox"), root.join(applet)).with_context(|| applet.to_owned())?;
     }
     for program in PROGRAMS {
-        program_with_libraries(Path::new(program), &root)?;
+        program_with_libraries(Path::new(program), Path::new("/"), &root)?;
     }
+    vm_dockerd::copy(&vm_dockerd::unpack(places)?, &root)?;
     modules(tree, version, &root, MODULES)?;
     for (path, text) in SCRIPTS {
         write_script(&root.join(path), text)?;
@@ -172,12 +177,15 @@ fn modules(tree: &Path, version: &str, root: &Path, wanted: &[&str]) -> Result<(
     succeed(Command::new(BUSYBOX).arg("depmod").arg("-b").arg(root).arg(version))
 }
 
-/// Copies a program of the host and the shared objects that `ldd` names, each to its own path.
-fn program_with_libraries(program: &Path, root: &Path) -> Result<()> {
-    let listed = output(Command::new("ldd").arg(program))?;
+/// Copies a program of a tree and the shared objects that `ldd` names, each to its own path. Those that the tree has not
+/// are the host's.
+pub(crate) fn program_with_libraries(program: &Path, tree: &Path, root: &Path) -> Result<()> {
+    let folders = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|folder| tree.join(folder));
+    let search = std::env::join_paths(folders)?;
+    let listed = output(Command::new("ldd").arg(program).env("LD_LIBRARY_PATH", search))?;
     let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
     for path in std::iter::once(program).chain(libraries) {
-        let target = root.join(path.strip_prefix("/")?);
+        let target = root.join(path.strip_prefix(tree).or_else(|_| path.strip_prefix("/"))?);
         fs::create_dir_all(target.parent().context("a program lies in a folder")?)?;
         install(path, &target)?;
     }
@@ -204,7 +212,7 @@ fn write_script(path: &Path, text: &str) -> Result<()> {
 }
 
 /// An empty folder.
-fn fresh(dir: &Path) -> Result<()> {
+pub(crate) fn fresh(dir: &Path) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(dir)?;
     }

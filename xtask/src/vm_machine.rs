@@ -13,7 +13,7 @@ use crate::vm::Places;
 use crate::vm_disk::Machine;
 
 /// What the machine is asked to do, in this order, by the word on the kernel's command line.
-pub(crate) const PHASES: &[&str] = &["walk", "reboot", "encrypted"];
+pub(crate) const PHASES: &[&str] = &["walk", "reboot", "encrypted", "mesh", "sctp"];
 /// Memory of the machine.
 const MEMORY_MIB: u32 = 2048;
 /// Longest time of one phase: emulated on two cores, the longer takes about a fourth of it.
