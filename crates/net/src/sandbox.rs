@@ -39,7 +39,7 @@ pub(crate) struct Plan {
     pub(crate) mtu: u32,
     pub(crate) port: BridgePort,
     pub(crate) links: Arc<Links>,
-    /// Networks behind a gateway on this link; the default route is set by [`Inner::set_way_out`].
+    /// Networks behind a gateway on this link; the default route is set by [`set_way_out`].
     pub(crate) routes: Vec<(Ipv4Cidr, Ipv4Addr)>,
 }
 
