@@ -168,6 +168,18 @@ impl<K: Copy + Ord> Contents<K> {
         delta
     }
 
+    /// Whether a flow goes to none of the backends that it could go to, or to a key that has been closed; `None` stands for
+    /// all keys that are not open, and for flows that were translated.
+    fn is_stranded(&self, flow: &Flow, key: K, closed: Option<&BTreeSet<K>>) -> bool {
+        match self.owners.get(&key) {
+            Some((service_id, at)) => {
+                let group = self.services.get(service_id).and_then(|service| service.groups.get(*at));
+                group.is_none_or(|group| !group.backends.contains(&flow.answers))
+            }
+            None => closed.map_or(flow.answers != flow.asked, |closed| closed.contains(&key)),
+        }
+    }
+
     /// Whether the tag is new.
     fn tag(&mut self, tag: (Tag, Ipv4Addr)) -> bool {
         let count = self.tags.entry(tag).or_default();
@@ -191,6 +203,8 @@ pub(crate) struct Balance<T: Kind> {
     contents: Contents<T::Key>,
     /// The kernel may have something else than the contents.
     is_torn: bool,
+    /// Backends are gone, and connections to them may have begun that nobody will answer.
+    may_wait: bool,
 }
 
 impl<T: Kind> Balance<T> {
@@ -205,7 +219,7 @@ impl<T: Kind> Balance<T> {
         for (service_id, service) in services {
             contents.put(&service_id, service);
         }
-        let mut balance = Self { kind, socket, table, contents, is_torn: true };
+        let mut balance = Self { kind, socket, table, contents, is_torn: true, may_wait: false };
         balance.restore()?;
         Ok(balance)
     }
@@ -229,6 +243,26 @@ impl<T: Kind> Balance<T> {
         // what came meanwhile was translated by nobody
         self.drop_stranded(&BTreeSet::new())?;
         Ok(true)
+    }
+
+    /// Whether [`Self::drop_unanswered`] has something to look for.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.may_wait
+    }
+
+    /// Lets connections begin anew that no backend has answered and whose backend is gone, some time after it went: the
+    /// client's next packet leads to another. Without this their ports would lead nowhere for two minutes, for whichever
+    /// connection of the client has them next.
+    pub(crate) fn drop_unanswered(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.may_wait) {
+            return Ok(());
+        }
+        let contents = &self.contents;
+        conntrack::delete(&mut self.socket, |flow| {
+            flow.protocol == Protocol::Tcp.number()
+                && !flow.is_answered
+                && contents.is_stranded(flow, T::of(flow), None)
+        })
     }
 
     /// A service as the kernel has it.
@@ -256,6 +290,7 @@ impl<T: Kind> Balance<T> {
             return Err(error);
         }
         if delta.may_strand {
+            self.may_wait = true;
             let closed = delta.removed.iter().copied().collect();
             if let Err(error) = self.drop_stranded(&closed) {
                 tracing::warn!(%error, service_id, "datagram flows to a backend that is gone may go on");
@@ -331,15 +366,8 @@ impl<T: Kind> Balance<T> {
     /// sends. Likewise those that began while there was no backend, and those to keys that have been closed.
     fn drop_stranded(&mut self, closed: &BTreeSet<T::Key>) -> io::Result<()> {
         let contents = &self.contents;
-        let is_stranded = |key: T::Key, answers: Ipv4Addr| match contents.owners.get(&key) {
-            Some((service_id, at)) => {
-                let group = contents.services.get(service_id).and_then(|service| service.groups.get(*at));
-                group.is_none_or(|group| !group.backends.contains(&answers))
-            }
-            None => closed.contains(&key),
-        };
         conntrack::delete(&mut self.socket, |flow| {
-            flow.protocol == Protocol::Udp.number() && is_stranded(T::of(flow), flow.answers)
+            flow.protocol == Protocol::Udp.number() && contents.is_stranded(flow, T::of(flow), Some(closed))
         })
     }
 }

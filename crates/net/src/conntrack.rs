@@ -14,6 +14,8 @@ const ENTRIES: u16 = 1;
 const ENTRY: u16 = SUBSYSTEM << 8;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
+const SEEN_REPLY: u32 = 1 << 1;
 const ID: u16 = 12;
 const NESTED: u16 = 0x8000;
 const HEAD: Head = Head { family: libc::AF_INET as u8, resource: 0 };
@@ -29,6 +31,8 @@ pub(crate) struct Flow {
     pub(crate) asked: Ipv4Addr,
     /// Address that answers, after translation.
     pub(crate) answers: Ipv4Addr,
+    /// Something has come back.
+    pub(crate) is_answered: bool,
 }
 
 fn dump(socket: &mut Socket) -> io::Result<Vec<Reply>> {
@@ -92,5 +96,6 @@ fn read(attributes: &[u8]) -> Option<Flow> {
         port: u16::from_be_bytes(attribute(proto, 3)?.try_into().ok()?),
         asked: address(original, 2)?,
         answers: address(attribute(attributes, TUPLE_REPLY)?, 1)?,
+        is_answered: u32::from_be_bytes(attribute(attributes, STATUS)?.try_into().ok()?) & SEEN_REPLY != 0,
     })
 }

@@ -124,6 +124,13 @@ impl Inner {
         }
     }
 
+    /// Has a site looked at a while later, if there is a reason.
+    pub(crate) fn look_later(&self, site: &Site, is_needed: bool) {
+        if is_needed {
+            self.alarms.raise(site);
+        }
+    }
+
     /// Writes the tables of a site anew if they are gone, and tells whether they were.
     fn restore(&self, site: &Site) -> Result<bool, NetError> {
         let mut state = self.state();
@@ -138,8 +145,8 @@ impl Inner {
             }
         };
         let restored = match (mesh, vips) {
-            (Some(mesh), _) => mesh.restore_if_gone(),
-            (_, Some(vips)) => vips.restore_if_gone(),
+            (Some(mesh), _) => mesh.drop_unanswered().and_then(|()| mesh.restore_if_gone()),
+            (_, Some(vips)) => vips.drop_unanswered().and_then(|()| vips.restore_if_gone()),
             (None, None) => Ok(false),
         };
         restored.map_err(kernel("write a table anew"))

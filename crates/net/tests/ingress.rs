@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -11,6 +12,10 @@ use net::{
     Backend, ClientAddress, IngressEndpointSpec, IngressPort, Net, PortBinding, Protocol, Sandbox, SandboxMode,
     SandboxSpec,
 };
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::sockopt::SocketError;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, getsockopt, socket};
 use support::{
     CLIENT_ADDRESS, Client, HOST_ADDRESS, Ns, Server, ask_udp, container, greet, group, ingress_spec, machine,
     udp_client,
@@ -156,6 +161,33 @@ fn open_connections_outlive_their_backend() {
         assert_eq!(ask_udp(&socket).unwrap(), format!("two {CLIENT_ADDRESS}"));
         drop(open);
         drop(servers);
+        clear(machine, &net).await;
+    });
+}
+
+#[test]
+fn a_connection_that_nobody_has_answered_goes_to_another_backend_when_its_own_is_gone() {
+    machine(async |machine| {
+        let net = machine.net().await;
+        net.overlay_ensure(ingress_spec()).await.unwrap();
+        let server = Server::tcp(&task(&net, 5).await.netns.unwrap(), "one", 80);
+        // nobody has this address: as a machine that died whole
+        net.set_service(SERVICE, group(vec![PORT], vec![backend(7)]), ClientAddress::Kept).await.unwrap();
+        let (flags, address) = (SockFlag::SOCK_NONBLOCK, SockaddrIn::new(192, 0, 2, 1, 9005));
+        let begun = machine.client.run(move || {
+            let stream = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+            assert_eq!(connect(stream.as_raw_fd(), &address), Err(Errno::EINPROGRESS));
+            stream
+        });
+        net.set_service(SERVICE, group(vec![PORT], vec![backend(5)]), ClientAddress::Kept).await.unwrap();
+        let wait = move || {
+            let mut done = [PollFd::new(begun.as_fd(), PollFlags::POLLOUT)];
+            poll(&mut done, PollTimeout::from(20_000u16)).unwrap();
+            (getsockopt(&begun, SocketError), done[0].revents())
+        };
+        let done = tokio::task::spawn_blocking(wait).await.unwrap();
+        assert_eq!(done, (Ok(0), Some(PollFlags::POLLOUT)));
+        drop(server);
         clear(machine, &net).await;
     });
 }

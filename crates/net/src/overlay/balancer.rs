@@ -153,7 +153,9 @@ impl Inner {
         let overlay = state.overlays.get_mut(network_id);
         let balancer = overlay.and_then(|overlay| overlay.balancer.as_mut());
         let balancer = balancer.ok_or_else(|| NetError::NoNetwork(network_id.to_owned()))?;
-        balancer.vips.set(service_id, service).map_err(kernel("write a balancer's table"))
+        let change = balancer.vips.set(service_id, service).map_err(kernel("write a balancer's table"))?;
+        self.look_later(&Site::Balancer(network_id.to_owned()), balancer.vips.may_wait());
+        Ok(change)
     }
 
     /// The balancer answers for an address after it knows where to send what comes, and no longer than it does.
