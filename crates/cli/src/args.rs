@@ -9,7 +9,7 @@ use crate::{container, doctor, image, inspect, node, secret, service, swarm, sys
 #[command(name = "skep", version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Daemon to talk to: unix:///path or tcp://host:port.
-    #[arg(short = 'H', long, global = true)]
+    #[arg(short = 'H', long)]
     pub host: Option<String>,
     #[command(subcommand)]
     pub command: Command,
@@ -77,4 +77,20 @@ pub(crate) enum Command {
 pub(crate) struct Pull {
     /// Name of the image, with tag or digest.
     pub reference: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemons_address_is_no_host_of_a_service() {
+        let words = ["skep", "-H", "unix:///run/it", "service", "create", "--host", "db:10.0.0.1", "web"];
+        let cli = Cli::try_parse_from(words).unwrap();
+        assert_eq!(cli.host.as_deref(), Some("unix:///run/it"));
+        let text = format!("{:?}", cli.command);
+        assert!(text.contains(r#"host: ["db:10.0.0.1"]"#), "{text}");
+        let cli = Cli::try_parse_from(["skep", "-H", "unix:///run/it", "service", "create", "web"]).unwrap();
+        assert!(format!("{:?}", cli.command).contains("host: []"));
+    }
 }
