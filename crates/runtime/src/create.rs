@@ -130,8 +130,10 @@ fn build(dir: &Path, bundle: &Path, create: &Create, program: Program) -> Result
         .map_err(text)
 }
 
-/// What dockerd and its clients look for begins at `exec: "`, wherever libcontainer put it.
+/// What dockerd and its clients look for begins at `exec: "`, wherever libcontainer put it. That it could not remove a
+/// cgroup whose process was still ending is left out: we remove it ourselves, and wait for that.
 fn in_container(error: &str) -> String {
+    let error = error.split(". error during cleanup: ").next().unwrap_or(error);
     match error.find("exec: \"") {
         Some(at) => format!("error during container init: {}", &error[at..]),
         None => match log::first_cause() {
@@ -172,5 +174,9 @@ mod tests {
             "error during container init: exec: \"x\": is a directory"
         );
         assert_eq!(in_container("no space left"), "no space left");
+        assert_eq!(
+            in_container("failed: exec: \"x\": not found. error during cleanup: io error: could not delete"),
+            "error during container init: exec: \"x\": not found"
+        );
     }
 }
