@@ -303,6 +303,12 @@ fn deleted(change: &ImageChange) -> ImageDelete {
     }
 }
 
+/// `POST /build/prune`: nothing is built, so there is no cache; `docker system prune` asks for this as well.
+pub(crate) async fn prune_builds(State(state): State<Shared>) -> ApiResult {
+    image_events::pruned(&*state.engine, "builder", 0);
+    Ok(answer::ok(&serde_json::json!({ "CachesDeleted": null, "SpaceReclaimed": 0 })))
+}
+
 pub(crate) async fn prune(State(state): State<Shared>, params: Params) -> ApiResult {
     let filters = params.filters(PRUNE_FILTERS)?;
     let all = filters.flag("dangling")? == Some(false);

@@ -65,7 +65,6 @@ const SAVES: &str = "writing images to an archive (docker save)";
 /// All endpoints that are not answered yet.
 pub const NOT_BUILT: &[NotBuilt] = &[
     post("/build", BUILDS),
-    post("/build/prune", "the build cache (docker builder prune)"),
     post("/build/cancel", BUILDS),
     post("/session", "BuildKit's sessions (docker buildx)"),
     post("/grpc", "BuildKit's gRPC (docker buildx)"),

@@ -72,6 +72,7 @@ fn image_routes() -> Router<Shared> {
         .route("/images/create", post(pull::create))
         .route("/images/load", post(pull::load))
         .route("/images/prune", post(images::prune))
+        .route("/build/prune", post(images::prune_builds))
         .route("/images/{*rest}", get(images::get).post(images::post).delete(images::remove))
         .route("/distribution/{*rest}", get(registry::distribution))
         .route("/auth", post(registry::auth))

@@ -26,6 +26,13 @@ async fn info_describes_machine_and_engine() {
 }
 
 #[tokio::test]
+async fn there_is_no_build_cache_to_prune() {
+    let server = Server::start().await;
+    let pruned = server.post("/build/prune", "").await.json();
+    assert_eq!(pruned, json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }));
+}
+
+#[tokio::test]
 async fn version_has_dockerds_keys() {
     let server = Server::start().await;
     let version = server.get("/version").await.json();

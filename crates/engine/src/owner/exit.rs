@@ -45,6 +45,10 @@ impl Owner {
 
     async fn ended(&mut self) {
         self.stop_health();
+        if let Some(health) = &mut self.record.life.health {
+            // as in dockerd: nobody shall take what has ended for healthy
+            health.status = "unhealthy".to_owned();
+        }
         let life = &mut self.record.life;
         life.pid = 0;
         let ran_ns = life.finished_ns.saturating_sub(life.started_ns).max(0);

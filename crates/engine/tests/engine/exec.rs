@@ -118,6 +118,12 @@ async fn health_is_checked() {
     };
     let well = world.until(&id, status("healthy")).await;
     assert_eq!(well.state.health.unwrap().log.unwrap()[0].output, "looked\n");
+    // what has ended is not well, until it has been looked at again
+    let now = engine::StopOptions { timeout_s: Some(0), signal: None };
+    world.engine.stop(&id, now).await.unwrap();
+    assert_eq!(world.inspect(&id).await.state.health.unwrap().status, "unhealthy");
+    world.engine.start(&id).await.unwrap();
+    world.until(&id, status("healthy")).await;
     let exec_id = world.engine.exec_create(&id, exec(&["rm", "/well"])).await.unwrap();
     let request = ExecStartRequest { detach: true, ..ExecStartRequest::default() };
     assert!(world.engine.exec_start(&exec_id, request).await.unwrap().is_none());
