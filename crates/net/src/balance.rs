@@ -12,6 +12,7 @@ use std::fmt::Debug;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::Protocol;
 use crate::conntrack::{self, Flow};
@@ -19,6 +20,8 @@ use crate::nft::{Batch, DataType, Expr, R1, Rule, SetRef, Socket, Table, Value, 
 
 /// What is asked for -> chain.
 pub(crate) const SERVICES: &str = "services";
+/// What was on its way to a backend as it went is answered within this time, if at all.
+const ANSWER_TIME: Duration = Duration::from_millis(150);
 /// The verdict register.
 pub(crate) const VERDICT: u32 = 0;
 
@@ -203,8 +206,8 @@ pub(crate) struct Balance<T: Kind> {
     contents: Contents<T::Key>,
     /// The kernel may have something else than the contents.
     is_torn: bool,
-    /// Backends are gone, and connections to them may have begun that nobody will answer.
-    may_wait: bool,
+    /// Since when backends are gone, to which connections may have begun that nobody will answer.
+    strands_since: Option<Instant>,
 }
 
 impl<T: Kind> Balance<T> {
@@ -219,7 +222,7 @@ impl<T: Kind> Balance<T> {
         for (service_id, service) in services {
             contents.put(&service_id, service);
         }
-        let mut balance = Self { kind, socket, table, contents, is_torn: true, may_wait: false };
+        let mut balance = Self { kind, socket, table, contents, is_torn: true, strands_since: None };
         balance.restore()?;
         Ok(balance)
     }
@@ -245,18 +248,19 @@ impl<T: Kind> Balance<T> {
         Ok(true)
     }
 
-    /// Whether [`Self::drop_unanswered`] has something to look for.
-    pub(crate) fn may_wait(&self) -> bool {
-        self.may_wait
+    /// Whether [`Self::drop_unanswered`] has something to look for, now or soon.
+    pub(crate) fn may_strand(&self) -> bool {
+        self.strands_since.is_some()
     }
 
-    /// Lets connections begin anew that no backend has answered and whose backend is gone, some time after it went: the
-    /// client's next packet leads to another. Without this their ports would lead nowhere for two minutes, for whichever
+    /// Lets connections begin anew that no backend has answered and whose backend is gone, [`ANSWER_TIME`] after it went:
+    /// the client's next packet leads to another. Without this their ports would lead nowhere for two minutes, for whichever
     /// connection of the client has them next.
     pub(crate) fn drop_unanswered(&mut self) -> io::Result<()> {
-        if !std::mem::take(&mut self.may_wait) {
+        if self.strands_since.is_none_or(|since| since.elapsed() < ANSWER_TIME) {
             return Ok(());
         }
+        self.strands_since = None;
         let contents = &self.contents;
         conntrack::delete(&mut self.socket, |flow| {
             flow.protocol == Protocol::Tcp.number()
@@ -290,7 +294,7 @@ impl<T: Kind> Balance<T> {
             return Err(error);
         }
         if delta.may_strand {
-            self.may_wait = true;
+            self.strands_since = Some(Instant::now());
             let closed = delta.removed.iter().copied().collect();
             if let Err(error) = self.drop_stranded(&closed) {
                 tracing::warn!(%error, service_id, "datagram flows to a backend that is gone may go on");

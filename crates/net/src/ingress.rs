@@ -205,7 +205,7 @@ impl Inner {
         // first: a daemon that dies in between writes it into the kernel when it starts
         self.store.write_record(Folder::Services, service_id, &record)?;
         let change = ingress.mesh.set(service_id, service).map_err(kernel("write the mesh"))?;
-        self.look_later(&Site::Ingress, ingress.mesh.may_wait());
+        self.look_later(&Site::Ingress, ingress.mesh.may_strand());
         apply_ports(&self.config, &mut state, &change)
     }
 
@@ -216,7 +216,7 @@ impl Inner {
         self.store.remove_record(Folder::Services, service_id)?;
         let Some(ingress) = state.ingress.as_mut() else { return Ok(()) };
         let change = ingress.mesh.set(service_id, Service::default()).map_err(kernel("write the mesh"))?;
-        self.look_later(&Site::Ingress, ingress.mesh.may_wait());
+        self.look_later(&Site::Ingress, ingress.mesh.may_strand());
         apply_ports(&self.config, &mut state, &change)
     }
 }

@@ -134,7 +134,9 @@ impl State {
         let Err(error) = result else { return Ok(()) };
         tracing::warn!(%error, action, "our firewall tables were changed by someone else; they are written anew");
         let rules = self.host_rules(config);
-        self.firewall.replace(&rules).map_err(kernel(action))
+        self.firewall.replace(&rules).map_err(kernel(action))?;
+        self.ports.refuse_waiting();
+        Ok(())
     }
 
     /// Writes the host's tables anew.

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::NetError;
+use crate::balance::{Balance, Kind};
 use crate::ipsec::Synced;
 use crate::net::Inner;
 use crate::netlink::News;
@@ -104,7 +105,7 @@ pub(crate) fn answer(alarms: Arc<Alarms>, inner: Weak<Inner>) -> Task {
                 match inner.restore(&site) {
                     Ok(false) => {}
                     Ok(true) => tracing::warn!(?site, "someone removed our nftables tables; they are written anew"),
-                    Err(error) => tracing::error!(%error, ?site, "our nftables tables cannot be written anew"),
+                    Err(error) => tracing::error!(%error, ?site, "our nftables tables cannot be looked after"),
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -144,12 +145,19 @@ impl Inner {
                 (None, overlay.and_then(|overlay| overlay.balancer.as_mut()).map(|balancer| &mut balancer.vips))
             }
         };
-        let restored = match (mesh, vips) {
-            (Some(mesh), _) => mesh.drop_unanswered().and_then(|()| mesh.restore_if_gone()),
-            (_, Some(vips)) => vips.drop_unanswered().and_then(|()| vips.restore_if_gone()),
+        match (mesh, vips) {
+            (Some(mesh), _) => self.look_after(site, mesh),
+            (_, Some(vips)) => self.look_after(site, vips),
             (None, None) => Ok(false),
-        };
-        restored.map_err(kernel("write a table anew"))
+        }
+    }
+
+    fn look_after<T: Kind>(&self, site: &Site, balance: &mut Balance<T>) -> Result<bool, NetError> {
+        let restored = balance.restore_if_gone().map_err(kernel("write a table anew"))?;
+        balance.drop_unanswered().map_err(kernel("drop connections that nobody has answered"))?;
+        // a backend may have gone just now
+        self.look_later(site, balance.may_strand());
+        Ok(restored)
     }
 }
 

@@ -139,7 +139,9 @@ fn until_known(host: &Host, network: &str, service: u32, tasks: usize) {
 /// Waits until a process has little to do; its processor time then, s.
 fn until_idle(process: nix::unistd::Pid) -> f64 {
     const LOOK: Duration = Duration::from_secs(2);
+    let begin = Instant::now();
     loop {
+        assert!(begin.elapsed() < PATIENCE, "process {process} never comes to rest");
         let before = cpu(process);
         // What it does in this time is what is looked at.
         std::thread::sleep(LOOK);

@@ -154,7 +154,7 @@ impl Inner {
         let balancer = overlay.and_then(|overlay| overlay.balancer.as_mut());
         let balancer = balancer.ok_or_else(|| NetError::NoNetwork(network_id.to_owned()))?;
         let change = balancer.vips.set(service_id, service).map_err(kernel("write a balancer's table"))?;
-        self.look_later(&Site::Balancer(network_id.to_owned()), balancer.vips.may_wait());
+        self.look_later(&Site::Balancer(network_id.to_owned()), balancer.vips.may_strand());
         Ok(change)
     }
 
