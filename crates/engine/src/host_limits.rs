@@ -32,7 +32,7 @@ pub(crate) enum Limit {
 }
 
 /// Limits of cgroup v1: controller, and the file that shows that the kernel has it (none: the controller is enough).
-const V1: [(Limit, &str, &str); 17] = [
+pub(crate) const V1: [(Limit, &str, &str); 17] = [
     (Limit::Memory, "memory", ""),
     (Limit::Swap, "memory", "memory.memsw.limit_in_bytes"),
     (Limit::Swappiness, "memory", "memory.swappiness"),

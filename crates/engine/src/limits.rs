@@ -279,27 +279,8 @@ mod tests {
 
     /// A machine of two CPUs and one memory node that can do all but these.
     fn machine(without: &[Limit]) -> HostLimits {
-        use Limit::*;
-        let all = [
-            Memory,
-            Swap,
-            Swappiness,
-            Reservation,
-            KernelMemory,
-            OomKillDisable,
-            Pids,
-            CpuShares,
-            CpuQuota,
-            CpuRealtime,
-            Cpuset,
-            BlkioWeight,
-            BlkioWeightDevice,
-            BlkioReadBps,
-            BlkioWriteBps,
-            BlkioReadIops,
-            BlkioWriteIops,
-        ];
-        let known = all.into_iter().filter(|limit| !without.contains(limit)).collect();
+        let all = crate::host_limits::V1.into_iter().map(|(limit, ..)| limit);
+        let known = all.filter(|limit| !without.contains(limit)).collect();
         HostLimits { known, cpu_count: 2, cpus: "0-1".into(), mems: "0".into() }
     }
 
